@@ -1,0 +1,1 @@
+"""Wasserstein-Fisher-Rao geometry in JAX."""

@@ -1,0 +1,85 @@
+"""Exact distributions: what can be sampled and, where known, evaluated."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from wfr_flows.measures.particles import Particles, resample
+from wfr_flows.typing import Array, ArrayLike, Float, Key, Scalar
+
+
+class Distribution(NamedTuple):
+    """A probability measure as pure functions.
+
+    Attributes:
+      dim: dimension ``d``.
+      sample: ``(key, n) -> Particles`` of mass 1 with ``n`` particles.
+      log_density: ``x: [d] -> scalar``, normalised; None where it is not known.
+    """
+
+    dim: int
+    sample: Callable[[Key, int], Particles]
+    log_density: Callable[[Float[Array, " d"]], Scalar] | None
+
+
+def gaussian(mean: ArrayLike, covariance: ArrayLike) -> Distribution:
+    """``N(mean, covariance)`` with ``mean: [d]`` and ``covariance: [d, d]`` (symmetric positive definite).
+
+    >>> gaussian(jnp.zeros(2), jnp.eye(2)).log_density(jnp.zeros(2))
+    Array(-1.837877, dtype=float32)
+    """
+    mean = jnp.asarray(mean, jnp.result_type(float))
+    return mixture(jnp.ones(1), mean[None], jnp.asarray(covariance)[None])
+
+
+def standard_normal(dim: int) -> Distribution:
+    """``N(0, I)`` in dimension ``dim``."""
+    if dim < 1:
+        raise ValueError(f"dim is {dim}; give a dimension of at least 1.")
+    return gaussian(jnp.zeros(dim), jnp.eye(dim))
+
+
+def mixture(weight: ArrayLike, mean: ArrayLike, covariance: ArrayLike) -> Distribution:
+    """``Σ_k weight_k N(mean_k, covariance_k)``.
+
+    Args:
+      weight: ``[k]`` non-negative; normalised here.
+      mean: ``[k, d]``.
+      covariance: ``[k, d, d]``, symmetric positive definite.
+
+    Raises:
+      ValueError: on shapes that do not fit.
+    """
+    dtype = jnp.result_type(float)
+    weight, mean, covariance = (jnp.asarray(a, dtype) for a in (weight, mean, covariance))
+    if mean.ndim != 2 or weight.shape != mean.shape[:1] or covariance.shape != (*mean.shape, mean.shape[1]):
+        raise ValueError(
+            f"weight {weight.shape}, mean {mean.shape} and covariance {covariance.shape} do not fit;"
+            " give [k], [k, d] and [k, d, d]."
+        )
+    dim = mean.shape[1]
+    log_weight = jnp.log(weight / weight.sum())
+    factor = jnp.linalg.cholesky(covariance)
+    half_log_det = jnp.sum(jnp.log(jnp.diagonal(factor, axis1=1, axis2=2)), axis=1)
+
+    def sample(key: Key, n: int) -> Particles:
+        component_key, noise_key = jax.random.split(key)
+        component = jax.random.categorical(component_key, log_weight, shape=(n,))
+        noise = jax.random.normal(noise_key, (n, dim), dtype)
+        position = mean[component] + jnp.einsum("nij,nj->ni", factor[component], noise)
+        return Particles(position, jnp.full((n,), -jnp.log(n), dtype))
+
+    def log_density(x: Float[Array, " d"]) -> Scalar:
+        whitened = jax.vmap(lambda f, r: jax.scipy.linalg.solve_triangular(f, r, lower=True))(factor, x - mean)
+        exponent = -0.5 * jnp.sum(whitened**2, axis=1) - half_log_det - 0.5 * dim * jnp.log(2 * jnp.pi)
+        return jax.nn.logsumexp(log_weight + exponent)
+
+    return Distribution(dim, sample, log_density)
+
+
+def empirical(measure: Particles) -> Distribution:
+    """A weighted sample as a distribution without density; ``sample`` is systematic resampling."""
+    measure = measure.normalise()
+    return Distribution(measure.position.shape[1], lambda key, n: resample(key, measure, n), None)

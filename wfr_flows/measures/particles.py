@@ -1,0 +1,108 @@
+"""Weighted point clouds, the one thing every method reads and writes."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from wfr_flows.typing import Array, Float, Key, Scalar
+
+
+class Particles(NamedTuple):
+    """A weighted point cloud ``Σ exp(log_weight_i) δ(position_i)``.
+
+    Attributes:
+      position: ``[n, d]``.
+      log_weight: ``[n]``; ``-inf`` is a particle of weight zero.
+
+    The mass is ``Σ exp(log_weight)``; a probability measure has mass 1 (see `normalise`).
+    """
+
+    position: Float[Array, "n d"]
+    log_weight: Float[Array, " n"]
+
+    @property
+    def weight(self) -> Float[Array, " n"]:
+        """``exp(log_weight)``."""
+        return jnp.exp(self.log_weight)
+
+    @property
+    def mass(self) -> Scalar:
+        """Total mass ``Σ w``."""
+        return jnp.exp(jax.nn.logsumexp(self.log_weight, axis=-1))
+
+    @property
+    def effective_sample_size(self) -> Scalar:
+        """Kish's ``(Σ w)² / Σ w²``, between 1 and n."""
+        total = jax.nn.logsumexp(self.log_weight, axis=-1)
+        return jnp.exp(2 * total - jax.nn.logsumexp(2 * self.log_weight, axis=-1))
+
+    def normalise(self) -> "Particles":
+        """The probability measure proportional to this one."""
+        return Particles(self.position, jax.nn.log_softmax(self.log_weight, axis=-1))
+
+
+def particles(position, weight=None, *, name: str = "position") -> Particles:
+    """Build `Particles` from concrete arrays, refusing what is not a measure.
+
+    Args:
+      position: ``[n, d]`` array, or ``[n]`` for points on the line.
+      weight: ``[n]`` non-negative, at least one positive; unnormalised is fine. Default: ``1/n`` each.
+      name: what to call ``position`` in an error message.
+
+    Returns:
+      `Particles` in jax's default float type.
+
+    Raises:
+      ValueError: empty or wrongly shaped arrays, NaN or infinite entries, negative or all-zero weights.
+
+    >>> particles([[0.0], [1.0]], [1.0, 3.0]).mass
+    Array(4., dtype=float32)
+    """
+    position = np.asarray(position)
+    if position.dtype.kind not in "fiu":
+        raise ValueError(f"{name} has dtype {position.dtype}; give real numbers.")
+    position = position[:, None] if position.ndim == 1 else position
+    if position.ndim != 2 or position.shape[1] == 0:
+        raise ValueError(f"{name} has shape {position.shape}; give [n, d] with d >= 1.")
+    num = position.shape[0]
+    if num == 0:
+        raise ValueError(f"{name} is empty; give at least one point.")
+    bad = ~np.isfinite(position).all(axis=1)
+    if bad.any():
+        raise ValueError(
+            f"{name} has {bad.sum()} rows with NaN or infinite entries (first: row {int(bad.argmax())});"
+            " remove or repair them."
+        )
+    weight = np.full(num, 1.0 / num) if weight is None else _check_weight(np.asarray(weight), num, name)
+    dtype = jnp.result_type(float)
+    with np.errstate(divide="ignore"):
+        return Particles(jnp.asarray(position, dtype), jnp.asarray(np.log(weight), dtype))
+
+
+def _check_weight(weight: np.ndarray, num: int, name: str) -> np.ndarray:
+    if weight.shape != (num,):
+        raise ValueError(f"weights of {name} have shape {weight.shape}; give one per point: ({num},).")
+    if weight.dtype.kind not in "fiub" or not np.isfinite(weight).all():
+        raise ValueError(f"weights of {name} contain NaN, infinite or non-numeric entries; repair them.")
+    if (weight < 0).any():
+        raise ValueError(f"weights of {name} contain negative values; weights must be >= 0.")
+    if not (weight > 0).any():
+        raise ValueError(f"weights of {name} are all zero; at least one must be positive.")
+    return weight.astype(np.float64)
+
+
+def resample(key: Key, measure: Particles, size: int) -> Particles:
+    """Draw ``size`` equally weighted particles by systematic resampling, in random order.
+
+    Particle ``i`` is drawn ``size·w_i/Σw`` times on average, rounded up or down, so that means have less
+    variance than under independent draws. The result has mass 1.
+    """
+    offset_key, order_key = jax.random.split(key)
+    dtype = measure.log_weight.dtype
+    cumulative = jnp.cumsum(jax.nn.softmax(measure.log_weight))
+    points = (jnp.arange(size) + jax.random.uniform(offset_key, dtype=dtype)) / size * cumulative[-1]
+    index = jnp.searchsorted(cumulative, points.astype(dtype), side="right")
+    index = jax.random.permutation(order_key, jnp.clip(index, 0, cumulative.shape[0] - 1))
+    return Particles(measure.position[index], jnp.full((size,), -jnp.log(size), dtype))

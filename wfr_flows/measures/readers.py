@@ -1,0 +1,112 @@
+"""Weighted samples from CSV, NPY and NPZ files."""
+
+import csv
+import itertools
+from pathlib import Path
+
+import numpy as np
+
+from wfr_flows.measures.particles import Particles, particles
+
+WEIGHT_NAMES = ("weight", "weights", "log_weight")
+POSITION_NAMES = ("position", "positions", "x", "samples", "data")
+
+
+def read_particles(path: str | Path, *, weight: str | None = None) -> Particles:
+    """Read weighted samples from a file.
+
+    * **CSV**: one row a point, comma, semicolon or tab separated, with or without a header. A column
+      named ``weight``, ``weights`` or ``log_weight`` holds the weights; all others are coordinates.
+    * **NPY**: an array ``[n, d]`` or ``[n]``.
+    * **NPZ**: an array named ``position`` (or ``positions``, ``x``, ``samples``, ``data``, or the only one
+      that is not the weights) and optionally ``weight``, ``weights`` or ``log_weight`` ``[n]``.
+
+    Args:
+      path: the file.
+      weight: name of the weight column or array, when it is none of the above. A name that starts with
+        ``log_`` holds logarithms.
+
+    Returns:
+      `Particles`, with the weights as they stand in the file (not normalised).
+
+    Raises:
+      ValueError: a file that is missing, empty, truncated, not of these kinds, or not a measure. The
+        message names the file and the remedy.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"{path} is not a file; give a CSV, NPY or NPZ file.")
+    if path.stat().st_size == 0:
+        raise ValueError(f"{path} is empty; give a file with at least one point.")
+    readers = {".csv": _read_csv, ".tsv": _read_csv, ".txt": _read_csv, ".npy": _read_npy, ".npz": _read_npz}
+    if path.suffix.lower() not in readers:
+        raise ValueError(f"{path} has the ending '{path.suffix}'; give a .csv, .npy or .npz file.")
+    position, name, values = readers[path.suffix.lower()](path, weight)
+    if values is not None and name.startswith("log_"):
+        values = np.exp(values - np.max(values, initial=-np.inf, where=np.isfinite(values)))
+    return particles(position, values, name=str(path))
+
+
+def _read_npy(path: Path, weight: str | None):
+    if weight is not None:
+        raise ValueError(f"{path} holds one array, so it has no weights '{weight}'; use CSV or NPZ.")
+    return _load(path), "", None
+
+
+def _read_npz(path: Path, weight: str | None):
+    arrays = _load(path)
+    if isinstance(arrays, np.ndarray):
+        raise ValueError(f"{path} is an NPY array with the ending .npz; rename it to .npy.")
+    name = _weight_name(path, list(arrays), weight)
+    rest = [key for key in arrays if key not in WEIGHT_NAMES and key != name]
+    named = [key for key in POSITION_NAMES if key in rest] or (rest if len(rest) == 1 else [])
+    if not named:
+        raise ValueError(f"{path} holds arrays {sorted(arrays)}; name the points 'position'.")
+    return arrays[named[0]], name, arrays[name] if name else None
+
+
+def _load(path: Path) -> np.ndarray | dict[str, np.ndarray]:
+    try:
+        loaded = np.load(path, allow_pickle=False)
+        return loaded if isinstance(loaded, np.ndarray) else {key: loaded[key] for key in loaded.files}
+    except Exception as error:  # numpy raises half a dozen kinds for damaged files
+        raise ValueError(f"{path} is truncated or no NumPy file ({error}); write it again.") from error
+
+
+def _read_csv(path: Path, weight: str | None):
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not text; give a CSV file in UTF-8.") from error
+    delimiter = max(",;\t", key=text.split("\n", 1)[0].count)
+    rows = [row for row in csv.reader(text.splitlines(), delimiter=delimiter) if any(c.strip() for c in row)]
+    if not rows:
+        raise ValueError(f"{path} holds no rows; give a file with at least one point.")
+    header = [] if all(_is_number(cell) for cell in rows[0]) else [cell.strip() for cell in rows.pop(0)]
+    width = len(header or rows[0])
+    for line, row in enumerate(rows, start=2 if header else 1):
+        if len(row) != width:
+            raise ValueError(f"{path}, row {line}: {len(row)} columns where {width} are expected; repair it.")
+        wrong = next((cell for cell in row if not _is_number(cell)), None)
+        if wrong is not None:
+            raise ValueError(f"{path}, row {line}: '{wrong}' is no number; repair or remove the row.")
+    table = np.array(list(itertools.chain.from_iterable(rows)), dtype=float).reshape(len(rows), width)
+    name = _weight_name(path, header, weight)
+    if not name:
+        return table, "", None
+    column = header.index(name)
+    return np.delete(table, column, axis=1), name, table[:, column]
+
+
+def _weight_name(path: Path, names: list[str], wanted: str | None) -> str:
+    if wanted is not None and wanted not in names:
+        raise ValueError(f"{path} has no weights '{wanted}'; it has {names or 'no header'}.")
+    return wanted or next((name for name in WEIGHT_NAMES if name in names), "")
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True

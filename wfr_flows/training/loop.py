@@ -1,0 +1,103 @@
+"""One training loop: scanned chunks, and between them progress, checkpoints and the non-finite guard."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from wfr_flows.training.method import Method, is_finite
+from wfr_flows.typing import Key, PyTree
+
+
+class NonFiniteError(FloatingPointError):
+    """Training met NaN or infinity.
+
+    Attributes:
+      step: the step that did, counted from 0.
+      state: the state before it, still good.
+    """
+
+    def __init__(self, step: int, state: PyTree):
+        super().__init__(
+            f"training turned non-finite at step {step}; the state before it is kept."
+            " Lower the learning rate, or look for extreme values in the data."
+        )
+        self.step = step
+        self.state = state
+
+
+class Chunk(NamedTuple):
+    """What the loop reports between chunks.
+
+    Attributes:
+      step: steps done so far, including earlier runs.
+      state: the state after them.
+      info: the infos of this chunk's steps, stacked.
+    """
+
+    step: int
+    state: PyTree
+    info: Any
+
+
+def run(
+    method: Method,
+    key: Key,
+    state: PyTree,
+    sample: Callable[[Key], PyTree],
+    num_steps: int,
+    *,
+    start: int = 0,
+    chunk_size: int = 50,
+    on_chunk: Callable[[Chunk], None] = lambda chunk: None,
+) -> PyTree:
+    """Run ``method.step`` from step ``start`` to ``num_steps``, ``chunk_size`` steps per compiled scan.
+
+    Step ``k`` uses keys folded from ``key`` and ``k`` alone, so a run resumed from a saved ``(step, state)`` does
+    exactly what the uninterrupted one does, whatever the chunks.
+
+    Args:
+      method: ``init`` and ``step``.
+      key: seeds batches and steps.
+      state: the state at step ``start``.
+      sample: ``key -> batch``, traced inside the scan.
+      num_steps: total number of steps.
+      start: first step to do.
+      chunk_size: steps between two calls of ``on_chunk``.
+      on_chunk: called on the host after every chunk.
+
+    Returns:
+      The state after ``num_steps`` steps.
+
+    Raises:
+      NonFiniteError: a step's state or info is not finite; carries the last good state.
+    """
+
+    @jax.jit
+    def advance(state: PyTree, first: jax.Array) -> tuple[PyTree, jax.Array, PyTree]:
+        def body(carry: tuple[PyTree, jax.Array], step: jax.Array):
+            before, alive = carry
+            batch_key, step_key = jax.random.split(jax.random.fold_in(key, step))
+            after, info = method.step(step_key, before, sample(batch_key))
+            alive = alive & is_finite((after, info))
+            return (jax.tree.map(lambda new, old: jnp.where(alive, new, old), after, before), alive), (alive, info)
+
+        def idle(carry: tuple[PyTree, jax.Array], step: jax.Array):
+            blank = jax.eval_shape(body, carry, step)[1][1]
+            return carry, (carry[1], jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), blank))
+
+        def guarded(carry: tuple[PyTree, jax.Array], step: jax.Array):
+            return jax.lax.cond(carry[1] & (step < num_steps), body, idle, carry, step)
+
+        (after, _), (alive, info) = jax.lax.scan(guarded, (state, jnp.array(True)), first + jnp.arange(chunk_size))
+        return after, alive, info
+
+    for first in range(start, num_steps, chunk_size):
+        state, alive, info = advance(state, jnp.asarray(first))
+        done = min(chunk_size, num_steps - first)
+        if not np.all(alive):
+            raise NonFiniteError(first + int(np.argmin(np.asarray(alive))), state)
+        on_chunk(Chunk(first + done, state, jax.tree.map(lambda leaf, n=done: leaf[:n], info)))
+    return state

@@ -1,0 +1,60 @@
+"""Gradient methods as ``init`` and ``step``."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from wfr_flows.typing import Key, Params, PyTree, Scalar
+
+
+class LossFn(Protocol):
+    """``(params, key, batch) -> (loss, info)``; ``info`` is a tree of scalars for the log."""
+
+    def __call__(self, params: Params, key: Key, batch: PyTree, /) -> tuple[Scalar, Any]: ...
+
+
+class TrainState(NamedTuple):
+    """What the next step needs: an immutable tree, so it can be saved, replaced and vmapped.
+
+    Attributes:
+      params: the parameters.
+      optimiser: the optax state.
+    """
+
+    params: Params
+    optimiser: PyTree
+
+
+class Method(NamedTuple):
+    """An iterative method.
+
+    Attributes:
+      init: ``params -> state``.
+      step: ``(key, state, batch) -> (state, info)``; ``info`` is diagnostics only.
+    """
+
+    init: Callable[[Params], PyTree]
+    step: Callable[[Key, PyTree, PyTree], tuple[PyTree, Any]]
+
+
+def gradient_method(loss: LossFn, optimiser: optax.GradientTransformation) -> Method:
+    """Stochastic gradient descent on ``loss`` with an optax optimiser; the info is ``(loss, loss's info)``."""
+
+    def init(params: Params) -> TrainState:
+        return TrainState(params, optimiser.init(params))
+
+    def step(key: Key, state: TrainState, batch: PyTree) -> tuple[TrainState, Any]:
+        (value, info), gradient = jax.value_and_grad(loss, has_aux=True)(state.params, key, batch)
+        updates, optimiser_state = optimiser.update(gradient, state.optimiser, state.params)
+        return TrainState(optax.apply_updates(state.params, updates), optimiser_state), (value, info)
+
+    return Method(init, step)
+
+
+def is_finite(tree: PyTree) -> Scalar:
+    """Whether every floating-point entry of a tree is finite."""
+    leaves = [jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
+    return jnp.all(jnp.array(leaves)) if leaves else jnp.array(True)
