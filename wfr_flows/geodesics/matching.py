@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from wfr_flows.dynamics import Geometry
 from wfr_flows.potentials import Jet, Potential
-from wfr_flows.static import Diracs, DiracState, pair_cost, spherical_time, travel
+from wfr_flows.static import Diracs, DiracState, cone_angle, spherical_time, travel
 from wfr_flows.typing import Array, Float, Key, Params, Scalar
 
 
@@ -38,10 +38,8 @@ def matching(
     inverse_alpha = geometry.inverse_alpha
     flat = inverse_alpha == 0
     alpha = jnp.where(flat, 0.0, geometry.alpha)
-    squared = jnp.sum((diracs.source - diracs.target) ** 2, axis=-1)
-    value = jnp.sum(pair_cost(squared, diracs.source_mass, diracs.target_mass, geometry.alpha))
-    cone_value = 0.5 * value * inverse_alpha
-    angle = 2 * jnp.arcsin(jnp.sqrt(jnp.clip(0.25 * cone_value, 0.0, 0.5)))
+    angle = cone_angle(diracs, geometry.alpha)
+    cone_value = 4 * jnp.sin(angle / 2) ** 2
     share = diracs.source_mass + diracs.target_mass
     cumulative = jnp.cumsum(share)
 
@@ -52,17 +50,17 @@ def matching(
         index = jnp.searchsorted(cumulative, uniform * cumulative[-1])
         return time.astype(cumulative.dtype), index, cumulative[-1] / share[index]
 
-    def state_at(time: Scalar, index: Array) -> tuple[DiracState, Scalar, Scalar]:
+    def state_at(time: Scalar, index: Array) -> DiracState:
         plain, rate = spherical_time(time, angle)
         mass = 1 - plain * (1 - plain) * cone_value
         mass_growth = -(1 - 2 * plain) * cone_value / mass
         state = travel(jax.tree.map(lambda leaf: leaf[index], diracs), plain, geometry.alpha)
         growth = rate * (state.growth - mass_growth)
-        return DiracState(state.position, state.mass / mass, rate * state.velocity, growth), plain, rate
+        return DiracState(state.position, state.mass / mass, rate * state.velocity, growth)
 
     def loss(params: Params, key: Key) -> Scalar:
         time, index, importance = sample(key)
-        state, _, _ = jax.vmap(state_at)(time, index)
+        state = jax.vmap(state_at)(time, index)
         jets: Jet = jax.vmap(jax.vmap(potential.jet, (None, None, 0)), (None, 0, 0))(params, time, state.position)
         weight = state.mass * importance
         mean = jnp.sum(weight * jets.value, axis=1, keepdims=True) / jnp.sum(weight, axis=1, keepdims=True)

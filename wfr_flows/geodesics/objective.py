@@ -7,11 +7,12 @@ import diffrax
 import jax
 import jax.numpy as jnp
 
-from wfr_flows.dynamics import Geometry, Trajectory, flow, time_grid
+from wfr_flows.dynamics import Geometry, Trajectory, time_grid
+from wfr_flows.geodesics.density import LogDensity, carried_log_density, gauge_flow, log_normaliser
 from wfr_flows.measures import Particles
 from wfr_flows.numerics import simpson_weights
 from wfr_flows.potentials import Jet, Potential
-from wfr_flows.typing import Array, Float, Params, Scalar
+from wfr_flows.typing import Params, Scalar
 
 
 class Objective(NamedTuple):
@@ -33,7 +34,7 @@ class Objective(NamedTuple):
 def objective(
     potential: Potential,
     geometry: Geometry,
-    target_log_density: Callable[[Float[Array, " d"]], Scalar],
+    target_log_density: LogDensity,
     *,
     action_weight: float = 0.01,
     velocity_weight: float = 0.01,
@@ -70,55 +71,15 @@ def objective(
 
     def evaluate(params: Params, source: Particles, target: Particles) -> Objective:
         source = source.normalise()
-        forward = raw_flow(potential, geometry, params, source, time_grid(num_steps), solver=solver)
-        log_normaliser = reverse_log_normaliser(
-            potential, geometry, params, target, num_steps=num_steps, solver=solver
-        )
-        log_density = carried_log_density(forward, target_log_density) - log_normaliser
+        forward = gauge_flow(potential, geometry, params, source, time_grid(num_steps), solver=solver)
+        log_mass = log_normaliser(potential, geometry, params, target, num_steps=num_steps, solver=solver)
+        log_density = carried_log_density(forward, target_log_density) - log_mass
         cross_entropy = -jnp.sum(source.weight * log_density)
         action, velocity = running_costs(potential, geometry, params, forward)
         total = cross_entropy + action_weight * action + velocity_weight * velocity
         return Objective(total, cross_entropy, action, velocity)
 
     return evaluate
-
-
-def raw_flow(potential, geometry, params, measure, grid, **options) -> Trajectory:
-    """`dynamics.flow` in the gauge ``Φ̄ = 0``: log-weights change by exactly ``-(1/alpha)∫Φ``."""
-    return flow(potential, geometry._replace(spherical=False), params, measure, grid, **options)
-
-
-def carried_log_density(
-    forward: Trajectory, target_log_density: Callable[[Float[Array, " d"]], Scalar]
-) -> Float[Array, " n"]:
-    """``log ρ̃0`` at the start of a forward `raw_flow`, up to its normaliser.
-
-    ``log ρ₁(z(1)) + ℓ(1) + (1/alpha)∫Φ dt``.
-    """
-    growth = forward.log_weight[-1] - forward.log_weight[0]
-    return jax.vmap(target_log_density)(forward.position[-1]) + forward.log_det[-1] - growth
-
-
-def reverse_log_normaliser(
-    potential: Potential,
-    geometry: Geometry,
-    params: Params,
-    target: Particles,
-    *,
-    num_steps: int,
-    solver: diffrax.AbstractSolver | None = None,
-) -> Scalar:
-    """``(1/alpha)∫Φ̂ dt = log E_ρ1[exp((1/alpha)∫Φ)]`` over reverse paths from weighted target samples."""
-    reverse = raw_flow(
-        potential,
-        geometry,
-        params,
-        target.normalise(),
-        time_grid(num_steps, reverse=True),
-        solver=solver,
-        log_det=False,
-    )
-    return jax.nn.logsumexp(reverse.log_weight[-1])
 
 
 def running_costs(

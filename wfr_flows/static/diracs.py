@@ -123,6 +123,27 @@ def travel(diracs: Diracs, time: ArrayLike, alpha: ArrayLike) -> DiracState:
     )
 
 
+def wfr_geodesic(diracs: Diracs, time: ArrayLike, alpha: ArrayLike) -> Particles:
+    """The WFR geodesic of an optimal semi-coupling at time ``t``, as weighted particles."""
+    state = travel(diracs, time, alpha)
+    return Particles(state.position, jnp.log(state.mass))
+
+
+def spherical_geodesic(diracs: Diracs, time: ArrayLike, alpha: ArrayLike) -> Particles:
+    """The spherical geodesic at time ``t``: the plain one at ``s(t)``, normalised to mass 1 [LM].
+
+    ``diracs`` is an optimal semi-coupling of two probability measures.
+    """
+    return wfr_geodesic(diracs, spherical_time(time, cone_angle(diracs, alpha))[0], alpha).normalise()
+
+
+def cone_angle(diracs: Diracs, alpha: ArrayLike) -> Scalar:
+    """``Θ = arccos(1 - d²_WFR/(4alpha))`` in [0, π/2] from the cost of a semi-coupling of probability measures."""
+    squared = jnp.sum((diracs.source - diracs.target) ** 2, axis=-1)
+    value = jnp.sum(pair_cost(squared, diracs.source_mass, diracs.target_mass, alpha))
+    return 2 * jnp.arcsin(jnp.sqrt(jnp.clip(value * inverse_alpha(alpha) / 8, 0.0, 0.5)))
+
+
 def spherical_from_plain(value: ArrayLike, alpha: ArrayLike) -> Array:
     """``d²_SWFR = 2alpha Θ²``, ``Θ = arccos(1 - d²_WFR/(4alpha))`` between probability measures [LM].
 

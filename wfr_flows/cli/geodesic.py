@@ -1,0 +1,230 @@
+"""``wfr-flows geodesic``: the options, the five stages of the job, and its table."""
+
+import argparse
+import dataclasses
+import hashlib
+import json
+import math
+import shutil
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from wfr_flows.cli.main import InputError
+
+DESCRIPTION = """\
+Learn the spherical Wasserstein-Fisher-Rao geodesic from weighted samples to N(0, I) (or to a second file),
+certified against the exact distance, and generate weighted samples by the reverse flow.
+
+Writes summary.json, geodesic.png, particles.npz and checkpoint/ into the output directory.
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Everything that decides the result of a run; a resumed run must agree on all of it."""
+
+    source: str
+    source_digest: str
+    target: str | None
+    target_digest: str
+    weights: str | None
+    alpha: float
+    seed: int
+    num_samples: int
+    width: int
+    matching_steps: int
+    refinement_steps: int
+    batch: int
+    num_steps: int
+    action_weight: float
+    velocity_weight: float
+    float64: bool
+
+
+def add_parser(commands) -> None:
+    """Add the subcommand to an argparse collection."""
+    parser = commands.add_parser(
+        "geodesic",
+        help="learn a spherical WFR geodesic from weighted samples",
+        description=DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--source", default="mixture", help="CSV, NPZ or NPY file, or: mixture (default), eight-gaussians, moons")
+    add("--target", help="CSV, NPZ or NPY file; default N(0, I)")
+    add("--weights", metavar="NAME", help="weight column or array of the files (default: weight, if present)")
+    add("--alpha", type=_positive_float, default=1.0, help="length scale; inf is optimal transport (default 1)")
+    add("--out", type=Path, default=Path("wfr-geodesic"), help="output directory (default wfr-geodesic)")
+    add("--seed", type=int, default=0)
+    add("--quick", action="store_true", help="a smaller run, done in half a minute")
+    add("--resume", action="store_true", help="continue the unfinished run in the output directory")
+    tuning = parser.add_argument_group("tuning")
+    add = tuning.add_argument
+    add("--num-samples", type=_count, help="samples of each end for the exact distance (2000; quick 500)")
+    add("--width", type=_count, default=32, help="width of the potential network (32)")
+    add("--matching-steps", type=_count, help="warm-start steps (5000; quick 1000)")
+    add("--refinement-steps", type=_count, help="UOT-gen steps (300; quick 40)")
+    add("--batch", type=_count, default=1024, help="particles per refinement step at either end (1024)")
+    add("--num-steps", type=_count, default=8, help="Runge-Kutta steps while training (8)")
+    add("--action-weight", type=_weight, default=0.005, help="gamma1 (0.005)")
+    add("--velocity-weight", type=_weight, default=0.05, help="gamma2 (0.05)")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the job; see the module and `DESCRIPTION`."""
+    from wfr_flows.cli import pipeline  # noqa: PLC0415  jax is imported only when there is work
+
+    console = Console(highlight=False)
+    problem = pipeline.load(options)
+    settings = _settings(options)
+    _prepare(options.out, settings, options.resume)
+    try:
+        summary = pipeline.solve(problem, settings, options.out, Clock(), console)
+    except pipeline.NonFiniteError as error:
+        Console(stderr=True, soft_wrap=True).print(f"wfr-flows: {error}", markup=False)
+        return 1
+    _report(console, summary, options.out)
+    return 0
+
+
+class Clock:
+    """Seconds per stage."""
+
+    def __init__(self):
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time the body under a name."""
+        start = time.perf_counter()
+        yield
+        self.seconds[name] = round(time.perf_counter() - start, 3)
+
+
+def _settings(options: argparse.Namespace) -> Settings:
+    import jax  # noqa: PLC0415
+
+    def pick(value: int | None, full: int, quick: int) -> int:
+        return value if value is not None else quick if options.quick else full
+
+    return Settings(
+        source=options.source,
+        source_digest=_digest(options.source),
+        target=options.target,
+        target_digest=_digest(options.target),
+        weights=options.weights,
+        alpha=options.alpha,
+        seed=options.seed,
+        num_samples=pick(options.num_samples, 2000, 500),
+        width=options.width,
+        matching_steps=pick(options.matching_steps, 5000, 1000),
+        refinement_steps=pick(options.refinement_steps, 300, 40),
+        batch=options.batch,
+        num_steps=options.num_steps,
+        action_weight=options.action_weight,
+        velocity_weight=options.velocity_weight,
+        float64=bool(jax.config.jax_enable_x64),  # pyright: ignore[reportAttributeAccessIssue]
+    )
+
+
+def _digest(name: str | None) -> str:
+    """Identifies the contents of a file, so that a changed one is not resumed; empty for a built-in."""
+    return hashlib.sha256(Path(name).read_bytes()).hexdigest() if name and Path(name).is_file() else ""
+
+
+def _prepare(out: Path, settings: Settings, resume: bool) -> None:
+    """Make the output directory ready, or say why it cannot be; what is saved there is not touched in error."""
+    if out.exists() and not out.is_dir():
+        raise InputError(f"--out {out} is a file; give a directory.")
+    started = out / "settings.json"
+    wanted = dataclasses.asdict(settings)
+    saved = _read_json(started)
+    if resume:
+        if saved is None:
+            raise InputError(f"--out {out} holds no run to resume; run without --resume.")
+        for name, value in wanted.items():
+            if saved.get(name) != value:
+                raise InputError(f"the run in {out} has {name} {saved.get(name)}, not {value}; resume it as it began.")
+        return
+    summary = _read_json(out / "summary.json")
+    if saved is not None and (summary is None or summary.get("run") != saved.get("run")):
+        raise InputError(f"--out {out} holds an unfinished run; continue it with --resume or give another --out.")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        write_atomically(started, json.dumps({"run": str(uuid.uuid4()), **wanted}, indent=2).encode())
+        shutil.rmtree(out / "checkpoint", ignore_errors=True)
+    except OSError as error:
+        raise InputError(f"--out {out} cannot be written ({error.strerror}); give another directory.") from error
+
+
+def _read_json(path: Path) -> dict | None:
+    if not path.is_file():
+        return None
+    try:
+        return json.loads(path.read_text())
+    except (ValueError, OSError) as error:
+        raise InputError(f"{path} is damaged ({error}); give another --out.") from error
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Replace a file in one step: a reader or a killed process never sees half of it."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_bytes(content)
+    partial.replace(path)
+
+
+def _report(console: Console, summary: dict, out: Path) -> None:
+    def show(value: float | None, digits: int = 4) -> str:
+        return "not computed" if value is None else f"{value:.{digits}f}"
+
+    no_density = " (source density unknown)" if summary["cross_entropy"] is not None else " (no target density)"
+    rows = [
+        ("exact d²_SWFR between samples", f"[{show(summary['exact_lower'])}, {show(summary['exact_upper'])}]"),
+        ("learned action", show(summary["action"])),
+        ("KL(source | generated)", show(summary["kl"]) + ("" if summary["kl"] is not None else no_density)),
+        ("cross-entropy", show(summary["cross_entropy"])),
+        ("d²_SWFR(pushed source, target)", show(summary["endpoint_distance"])),
+        ("effective sample size", f"{summary['effective_sample_size']:.0f} of {summary['num_generated']}"),
+        ("relative variation of w·v", show(summary["momentum_variation"])),
+        ("straightness of paths", show(summary["straightness"])),
+        *((f"seconds, {name}", show(value, 1)) for name, value in summary["seconds"].items()),
+    ]
+    table = Table(title=f"Spherical WFR geodesic, alpha = {summary['alpha']}", show_header=False)
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
+    console.print(f"Written to {out}: summary.json, geodesic.png, particles.npz, checkpoint/", markup=False)
+
+
+def _positive_float(text: str) -> float:
+    value = _number(text)
+    if not value > 0:
+        raise argparse.ArgumentTypeError(f"{text} is not positive; give a number > 0, or inf")
+    return value
+
+
+def _weight(text: str) -> float:
+    value = _number(text)
+    if not (value >= 0 and math.isfinite(value)):
+        raise argparse.ArgumentTypeError(f"{text} is no weight; give a number >= 0")
+    return value
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text} is no number") from error
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is no count; give a whole number >= 1")
+    return int(text)

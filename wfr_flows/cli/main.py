@@ -1,0 +1,40 @@
+"""Parsing, dispatch and exit codes: 0 done, 1 training failed, 2 unusable input, 130 interrupted."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from rich.console import Console
+
+
+class InputError(Exception):
+    """Input that cannot be used; the message is one sentence for the user."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise InputError(message)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    from wfr_flows.cli import geodesic  # noqa: PLC0415  --help stays fast
+
+    parser = _Parser(prog="wfr-flows", description="Wasserstein-Fisher-Rao geometry on your data.")
+    commands = parser.add_subparsers(dest="command", required=True, parser_class=_Parser)
+    geodesic.add_parser(commands)
+    errors = Console(stderr=True, highlight=False, soft_wrap=True)
+    try:
+        options = parser.parse_args(arguments)
+        return options.run(options)
+    except InputError as error:
+        errors.print(f"wfr-flows: {error}", markup=False)
+        return 2
+    except KeyboardInterrupt:
+        errors.print("wfr-flows: interrupted; continue with --resume.", markup=False)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

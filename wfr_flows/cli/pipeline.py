@@ -1,0 +1,317 @@
+"""The stages of ``wfr-flows geodesic``: load, exact distance, training, evaluation, files."""
+
+import argparse
+import io
+import json
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from wfr_flows import geodesics, measures, metrics, potentials, static, training
+from wfr_flows.cli.geodesic import Clock, Settings, write_atomically
+from wfr_flows.cli.main import InputError
+from wfr_flows.dynamics import Geometry, Trajectory, flow, time_grid
+from wfr_flows.measures import Distribution, Particles
+from wfr_flows.training import Chunk, NonFiniteError
+from wfr_flows.typing import Key, Params
+
+__all__ = ["NonFiniteError", "load", "solve"]
+
+_EVALUATION_STEPS = 16
+_EVALUATION_PARTICLES = 4096
+_NORMALISER_PARTICLES = 32768
+_SECONDS_BETWEEN_SAVES = 5.0
+
+
+class Problem(NamedTuple):
+    """Both ends as distributions; a file also as its weighted sample."""
+
+    source: Distribution
+    target: Distribution
+    source_sample: Particles | None
+    target_sample: Particles | None
+
+
+class Exact(NamedTuple):
+    """Samples of both ends, the certified distance between them, its semi-coupling."""
+
+    source: Particles
+    target: Particles
+    result: static.StaticResult
+    diracs: static.Diracs
+
+
+class Evaluation(NamedTuple):
+    """Everything the table, the figure and the particle file show of a learned flow."""
+
+    forward: Trajectory
+    reverse: Trajectory
+    action: jax.Array
+    velocity: jax.Array
+    cross_entropy: jax.Array | None
+    kl: jax.Array | None
+    momentum_variation: jax.Array
+    straightness: jax.Array
+
+
+def load(options: argparse.Namespace) -> Problem:
+    """Read both ends, or raise `InputError` with one sentence."""
+    try:
+        source, source_sample = _end(options.source, options.weights)
+        if options.target is None:
+            return Problem(source, measures.standard_normal(source.dim), source_sample, None)
+        target, target_sample = _end(options.target, options.weights)
+    except ValueError as error:
+        raise InputError(str(error)) from error
+    if target.dim != source.dim:
+        raise InputError(f"the source has {source.dim} coordinates and the target {target.dim}; give both the same.")
+    return Problem(source, target, source_sample, target_sample)
+
+
+def _end(name: str, weight: str | None) -> tuple[Distribution, Particles | None]:
+    if name in measures.BUILTIN:
+        return measures.BUILTIN[name](), None
+    if not Path(name).suffix and not Path(name).exists():
+        raise InputError(f"'{name}' is neither a file nor one of {', '.join(measures.BUILTIN)}.")
+    sample = measures.read_particles(name, weight=weight)
+    return measures.empirical(sample), sample.normalise()
+
+
+def solve(problem: Problem, settings: Settings, out: Path, clock: Clock, console: Console) -> dict[str, Any]:
+    """All stages; returns what is written to summary.json."""
+    keys = iter(jax.random.split(jax.random.key(settings.seed), 8))
+    geometry = Geometry(settings.alpha)
+    with clock.stage("exact"):
+        exact = jax.block_until_ready(_exact(next(keys), problem, settings))
+    potential = potentials.resnet(problem.source.dim, width=settings.width)
+    params = potential.init(next(keys))
+    params = _train(next(keys), problem, settings, potential, params, exact, out / "checkpoint", clock, console)
+    with clock.stage("generation and evaluation"):
+        evaluate = jax.jit(lambda key, params: _evaluate(key, problem, potential, geometry, params))
+        evaluation: Evaluation = jax.block_until_ready(evaluate(next(keys), params))
+        pushed = jax.jit(lambda p, s: flow(potential, geometry, p, s, time_grid(_EVALUATION_STEPS), log_det=False).at(-1))
+        endpoint = _distance(pushed(params, exact.source), exact.target, settings.alpha)
+    with clock.stage("files"):
+        _write_particles(out / "particles.npz", exact, evaluation)
+        _write_figure(out / "geodesic.png", problem, exact, evaluation, settings.alpha)
+    summary = _summary(settings, exact, evaluation, endpoint, clock)
+    summary["run"] = json.loads((out / "settings.json").read_text())["run"]
+    write_atomically(out / "summary.json", json.dumps(summary, indent=2, allow_nan=False).encode())
+    return summary
+
+
+@jax.jit
+def _distance(source: Particles, target: Particles, alpha: float) -> static.StaticResult:
+    return static.spherical_wfr(source, target, alpha)
+
+
+def _exact(key: Key, problem: Problem, settings: Settings) -> Exact:
+    source_key, target_key = jax.random.split(key)
+    source = _sample(source_key, problem.source, problem.source_sample, settings.num_samples)
+    target = _sample(target_key, problem.target, problem.target_sample, settings.num_samples)
+    result = _distance(source, target, settings.alpha)
+    return Exact(source, target, result, jax.jit(static.semi_coupling)(result, source, target, settings.alpha))
+
+
+def _sample(key: Key, distribution: Distribution, whole: Particles | None, size: int) -> Particles:
+    """The whole weighted sample of a file if it is small enough, otherwise ``size`` draws."""
+    if whole is not None and whole.position.shape[0] <= size:
+        return whole
+    return distribution.sample(key, size)
+
+
+def _train(key, problem, settings, potential, params, exact, directory, clock, console) -> Params:
+    """Matching, then refinement where the target density is known; both resume from ``directory``."""
+    geometry = Geometry(settings.alpha)
+    match_key, refine_key = jax.random.split(key)
+    match = geodesics.matching(potential, geometry, exact.diracs)
+    matching = training.gradient_method(lambda p, k, _: (match(p, k), ()), _adam(1e-2, settings.matching_steps))
+    state, done = matching.init(params), 0
+    saved = training.latest_step(directory)
+    if saved is not None:
+        try:
+            state, done = training.restore(directory, state, saved), saved
+        except ValueError as error:
+            raise InputError(str(error)) from error
+    with clock.stage("matching"), _Monitor(console, "matching", directory, settings.matching_steps) as monitor:
+        if done < settings.matching_steps:
+            state = training.run(
+                matching,
+                match_key,
+                state,
+                lambda _: (),
+                settings.matching_steps,
+                start=done,
+                chunk_size=250,
+                on_chunk=lambda chunk: monitor(chunk, loss=chunk.info[0]),
+            )
+    if problem.target.log_density is None:
+        return state.params
+    evaluate = geodesics.objective(
+        potential,
+        geometry,
+        problem.target.log_density,
+        action_weight=settings.action_weight,
+        velocity_weight=settings.velocity_weight,
+        num_steps=settings.num_steps,
+    )
+
+    def loss(params: Params, key: Key, batch: tuple[Particles, Particles]):
+        terms = evaluate(params, *batch)
+        return terms.total, terms
+
+    def sample(key: Key) -> tuple[Particles, Particles]:
+        source_key, target_key = jax.random.split(key)
+        return problem.source.sample(source_key, settings.batch), problem.target.sample(target_key, settings.batch)
+
+    refinement = training.gradient_method(loss, _adam(1e-2, settings.refinement_steps))
+    start = max(done - settings.matching_steps, 0)
+    state = state if start else refinement.init(state.params)
+    offset = settings.matching_steps
+    with clock.stage("refinement"), _Monitor(console, "refinement", directory, settings.refinement_steps, offset) as monitor:
+        state = training.run(
+            refinement,
+            refine_key,
+            state,
+            sample,
+            settings.refinement_steps,
+            start=start,
+            chunk_size=20,
+            on_chunk=lambda chunk: monitor(
+                chunk,
+                cross_entropy=chunk.info[1].cross_entropy,
+                action=chunk.info[1].action,
+                velocity=chunk.info[1].velocity,
+            ),
+        )
+    return state.params
+
+
+def _adam(learning_rate: float, num_steps: int) -> optax.GradientTransformation:
+    schedule = optax.cosine_decay_schedule(learning_rate, num_steps)
+    return optax.chain(optax.clip_by_global_norm(10.0), optax.adam(schedule))
+
+
+class _Monitor:
+    """Progress bar and checkpoints between chunks; saves the last good state when training fails."""
+
+    def __init__(self, console: Console, name: str, directory: Path, num_steps: int, offset: int = 0):
+        columns = (TextColumn(f"{name:>10}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
+        self._progress = Progress(*columns, TimeRemainingColumn(), TextColumn("{task.fields[terms]}"), console=console)
+        self._task = self._progress.add_task(name, total=num_steps, terms="compiling")
+        self._directory, self._num_steps, self._offset = directory, num_steps, offset
+        self._saved_at = time.monotonic()
+
+    def __enter__(self):
+        self._progress.start()
+        return self
+
+    def __exit__(self, kind, error, trace):
+        self._progress.stop()
+        if isinstance(error, NonFiniteError):
+            training.save(self._directory, self._offset + error.step, error.state)
+
+    def __call__(self, chunk: Chunk, **terms: jax.Array) -> None:
+        text = "  ".join(f"{name} {float(jnp.mean(values)):.4f}" for name, values in terms.items())
+        self._progress.update(self._task, completed=chunk.step, terms=text)
+        last = chunk.step == self._num_steps
+        if last or time.monotonic() - self._saved_at > _SECONDS_BETWEEN_SAVES:
+            training.save(self._directory, self._offset + chunk.step, chunk.state)
+            self._saved_at = time.monotonic()
+
+
+def _evaluate(key: Key, problem: Problem, potential, geometry: Geometry, params: Params) -> Evaluation:
+    source_key, target_key, normaliser_key = jax.random.split(key, 3)
+    source = _sample(source_key, problem.source, problem.source_sample, _EVALUATION_PARTICLES)
+    target = _sample(target_key, problem.target, problem.target_sample, _EVALUATION_PARTICLES)
+    grid = time_grid(_EVALUATION_STEPS)
+    raw = geodesics.gauge_flow(potential, geometry, params, source, grid)
+    forward = raw._replace(log_weight=jax.nn.log_softmax(raw.log_weight, axis=-1))
+    reverse = flow(potential, geometry, params, target.normalise(), grid[::-1], log_det=False)
+    action, velocity = geodesics.running_costs(potential, geometry, params, raw)
+    jets = jax.vmap(jax.vmap(potential.jet, (None, None, 0)), (None, 0, 0))(params, grid, raw.position)
+    cross_entropy = kl = None
+    if problem.target.log_density is not None:
+        many = problem.target.sample(normaliser_key, _NORMALISER_PARTICLES)
+        normaliser = geodesics.log_normaliser(potential, geometry, params, many, num_steps=_EVALUATION_STEPS)
+        log_density = geodesics.carried_log_density(raw, problem.target.log_density) - normaliser
+        weight = source.normalise().weight
+        cross_entropy = -jnp.sum(weight * log_density)
+        if problem.source.log_density is not None:
+            kl = cross_entropy + jnp.sum(weight * jax.vmap(problem.source.log_density)(source.position))
+    return Evaluation(
+        forward,
+        reverse,
+        action,
+        velocity,
+        cross_entropy,
+        kl,
+        metrics.momentum_variation(-jets.gradient, forward.log_weight),
+        metrics.straightness(forward.position, source.normalise().weight),
+    )
+
+
+def _summary(settings, exact: Exact, evaluation: Evaluation, endpoint: static.StaticResult, clock: Clock) -> dict:
+    def number(value) -> float | None:
+        return None if value is None else float(value)
+
+    generated = evaluation.reverse.at(-1)
+    return {
+        "alpha": settings.alpha if np.isfinite(settings.alpha) else "inf",
+        "exact_lower": number(exact.result.lower_bound),
+        "exact_upper": number(exact.result.value),
+        "exact_converged": bool(exact.result.converged),
+        "num_samples": [exact.source.position.shape[0], exact.target.position.shape[0]],
+        "action": number(evaluation.action),
+        "kl": number(evaluation.kl),
+        "cross_entropy": number(evaluation.cross_entropy),
+        "velocity_residual": number(evaluation.velocity),
+        "endpoint_distance": number(endpoint.value),
+        "effective_sample_size": number(generated.effective_sample_size),
+        "num_generated": generated.position.shape[0],
+        "momentum_variation": number(evaluation.momentum_variation),
+        "straightness": number(evaluation.straightness),
+        "seconds": clock.seconds,
+        "seed": settings.seed,
+        "device": jax.devices()[0].device_kind,
+    }
+
+
+def _write_particles(path: Path, exact: Exact, evaluation: Evaluation) -> None:
+    matters = np.asarray(exact.diracs.source_mass + exact.diracs.target_mass) > 1e-12
+    generated = evaluation.reverse.at(-1)
+    arrays = {
+        "position": generated.position,
+        "log_weight": generated.log_weight,
+        **{f"source_{k}": v for k, v in exact.source._asdict().items()},
+        **{f"target_{k}": v for k, v in exact.target._asdict().items()},
+        **{f"semi_coupling_{k}": np.asarray(v)[matters] for k, v in exact.diracs._asdict().items()},
+        "forward_time": evaluation.forward.time,
+        "forward_position": evaluation.forward.position,
+        "forward_log_weight": evaluation.forward.log_weight,
+    }
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, allow_pickle=False, **{name: np.asarray(value) for name, value in arrays.items()})
+    write_atomically(path, buffer.getvalue())
+
+
+def _write_figure(path: Path, problem: Problem, exact: Exact, evaluation: Evaluation, alpha: float) -> None:
+    from wfr_flows import plotting  # noqa: PLC0415  matplotlib is slow to import
+
+    figure = plotting.geodesic(
+        evaluation.forward,
+        evaluation.reverse,
+        exact_geodesic=lambda t: static.spherical_geodesic(exact.diracs, t, alpha),
+        source_log_density=problem.source.log_density,
+        target_log_density=problem.target.log_density,
+    )
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=150)
+    write_atomically(path, buffer.getvalue())
