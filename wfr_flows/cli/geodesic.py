@@ -56,10 +56,19 @@ def add_parser(commands) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--source", default="mixture", help="CSV, NPZ or NPY file, or: mixture (default), eight-gaussians, moons")
+    add(
+        "--source",
+        default="mixture",
+        help="CSV, NPZ or NPY file, or: mixture (default), eight-gaussians, moons",
+    )
     add("--target", help="CSV, NPZ or NPY file; default N(0, I)")
     add("--weights", metavar="NAME", help="weight column or array of the files (default: weight, if present)")
-    add("--alpha", type=_positive_float, default=1.0, help="length scale; inf is optimal transport (default 1)")
+    add(
+        "--alpha",
+        type=_positive_float,
+        default=1.0,
+        help="length scale; inf is optimal transport (default 1)",
+    )
     add("--out", type=Path, default=Path("wfr-geodesic"), help="output directory (default wfr-geodesic)")
     add("--seed", type=int, default=0)
     add("--quick", action="store_true", help="a smaller run, done in half a minute")
@@ -140,7 +149,7 @@ def _digest(name: str | None) -> str:
 
 
 def _prepare(out: Path, settings: Settings, resume: bool) -> None:
-    """Make the output directory ready, or say why it cannot be; what is saved there is not touched in error."""
+    """Make the output directory ready, or say why it cannot be and touch nothing that is saved there."""
     if out.exists() and not out.is_dir():
         raise InputError(f"--out {out} is a file; give a directory.")
     started = out / "settings.json"
@@ -151,17 +160,23 @@ def _prepare(out: Path, settings: Settings, resume: bool) -> None:
             raise InputError(f"--out {out} holds no run to resume; run without --resume.")
         for name, value in wanted.items():
             if saved.get(name) != value:
-                raise InputError(f"the run in {out} has {name} {saved.get(name)}, not {value}; resume it as it began.")
+                raise InputError(
+                    f"the run in {out} has {name} {saved.get(name)}, not {value}; resume it as it began."
+                )
         return
     summary = _read_json(out / "summary.json")
     if saved is not None and (summary is None or summary.get("run") != saved.get("run")):
-        raise InputError(f"--out {out} holds an unfinished run; continue it with --resume or give another --out.")
+        raise InputError(
+            f"--out {out} holds an unfinished run; continue with --resume or give another --out."
+        )
     try:
         out.mkdir(parents=True, exist_ok=True)
         write_atomically(started, json.dumps({"run": str(uuid.uuid4()), **wanted}, indent=2).encode())
         shutil.rmtree(out / "checkpoint", ignore_errors=True)
     except OSError as error:
-        raise InputError(f"--out {out} cannot be written ({error.strerror}); give another directory.") from error
+        raise InputError(
+            f"--out {out} cannot be written ({error.strerror}); give another directory."
+        ) from error
 
 
 def _read_json(path: Path) -> dict | None:
@@ -184,11 +199,17 @@ def _report(console: Console, summary: dict, out: Path) -> None:
     def show(value: float | None, digits: int = 4) -> str:
         return "not computed" if value is None else f"{value:.{digits}f}"
 
-    no_density = " (source density unknown)" if summary["cross_entropy"] is not None else " (no target density)"
+    no_density = (
+        " (source density unknown)" if summary["cross_entropy"] is not None else " (no target density)"
+    )
+    error = no_density if summary["kl"] is None else f" ± {show(summary['kl_standard_error'])}"
     rows = [
-        ("exact d²_SWFR between samples", f"[{show(summary['exact_lower'])}, {show(summary['exact_upper'])}]"),
+        (
+            "exact d²_SWFR between samples",
+            f"[{show(summary['exact_lower'])}, {show(summary['exact_upper'])}]",
+        ),
         ("learned action", show(summary["action"])),
-        ("KL(source | generated)", show(summary["kl"]) + ("" if summary["kl"] is not None else no_density)),
+        ("KL(source | generated)", show(summary["kl"]) + error),
         ("cross-entropy", show(summary["cross_entropy"])),
         ("d²_SWFR(pushed source, target)", show(summary["endpoint_distance"])),
         ("effective sample size", f"{summary['effective_sample_size']:.0f} of {summary['num_generated']}"),

@@ -19,8 +19,9 @@ from wfr_flows.cli.geodesic import Clock, Settings, write_atomically
 from wfr_flows.cli.main import InputError
 from wfr_flows.dynamics import Geometry, Trajectory, flow, time_grid
 from wfr_flows.measures import Distribution, Particles
-from wfr_flows.training import Chunk, NonFiniteError
-from wfr_flows.typing import Key, Params
+from wfr_flows.potentials import Potential
+from wfr_flows.training import Chunk, Method, NonFiniteError
+from wfr_flows.typing import Key, Params, PyTree
 
 __all__ = ["NonFiniteError", "load", "solve"]
 
@@ -28,6 +29,8 @@ _EVALUATION_STEPS = 16
 _EVALUATION_PARTICLES = 4096
 _NORMALISER_PARTICLES = 32768
 _SECONDS_BETWEEN_SAVES = 5.0
+_LEARNING_RATE = 1e-2
+_MOST_ITERATIONS = 2000
 
 
 class Problem(NamedTuple):
@@ -57,6 +60,7 @@ class Evaluation(NamedTuple):
     velocity: jax.Array
     cross_entropy: jax.Array | None
     kl: jax.Array | None
+    kl_standard_error: jax.Array | None
     momentum_variation: jax.Array
     straightness: jax.Array
 
@@ -71,7 +75,9 @@ def load(options: argparse.Namespace) -> Problem:
     except ValueError as error:
         raise InputError(str(error)) from error
     if target.dim != source.dim:
-        raise InputError(f"the source has {source.dim} coordinates and the target {target.dim}; give both the same.")
+        raise InputError(
+            f"the source has {source.dim} coordinates and the target {target.dim}; give both the same."
+        )
     return Problem(source, target, source_sample, target_sample)
 
 
@@ -92,11 +98,15 @@ def solve(problem: Problem, settings: Settings, out: Path, clock: Clock, console
         exact = jax.block_until_ready(_exact(next(keys), problem, settings))
     potential = potentials.resnet(problem.source.dim, width=settings.width)
     params = potential.init(next(keys))
-    params = _train(next(keys), problem, settings, potential, params, exact, out / "checkpoint", clock, console)
+    params = _train(
+        next(keys), problem, settings, potential, params, exact, out / "checkpoint", clock, console
+    )
     with clock.stage("generation and evaluation"):
         evaluate = jax.jit(lambda key, params: _evaluate(key, problem, potential, geometry, params))
         evaluation: Evaluation = jax.block_until_ready(evaluate(next(keys), params))
-        pushed = jax.jit(lambda p, s: flow(potential, geometry, p, s, time_grid(_EVALUATION_STEPS), log_det=False).at(-1))
+        pushed = jax.jit(
+            lambda p, s: flow(potential, geometry, p, s, time_grid(_EVALUATION_STEPS), log_det=False).at(-1)
+        )
         endpoint = _distance(pushed(params, exact.source), exact.target, settings.alpha)
     with clock.stage("files"):
         _write_particles(out / "particles.npz", exact, evaluation)
@@ -109,7 +119,7 @@ def solve(problem: Problem, settings: Settings, out: Path, clock: Clock, console
 
 @jax.jit
 def _distance(source: Particles, target: Particles, alpha: float) -> static.StaticResult:
-    return static.spherical_wfr(source, target, alpha)
+    return static.spherical_wfr(source, target, alpha, max_iterations=_MOST_ITERATIONS)
 
 
 def _exact(key: Key, problem: Problem, settings: Settings) -> Exact:
@@ -117,7 +127,9 @@ def _exact(key: Key, problem: Problem, settings: Settings) -> Exact:
     source = _sample(source_key, problem.source, problem.source_sample, settings.num_samples)
     target = _sample(target_key, problem.target, problem.target_sample, settings.num_samples)
     result = _distance(source, target, settings.alpha)
-    return Exact(source, target, result, jax.jit(static.semi_coupling)(result, source, target, settings.alpha))
+    return Exact(
+        source, target, result, jax.jit(static.semi_coupling)(result, source, target, settings.alpha)
+    )
 
 
 def _sample(key: Key, distribution: Distribution, whole: Particles | None, size: int) -> Particles:
@@ -129,35 +141,58 @@ def _sample(key: Key, distribution: Distribution, whole: Particles | None, size:
 
 def _train(key, problem, settings, potential, params, exact, directory, clock, console) -> Params:
     """Matching, then refinement where the target density is known; both resume from ``directory``."""
-    geometry = Geometry(settings.alpha)
     match_key, refine_key = jax.random.split(key)
-    match = geodesics.matching(potential, geometry, exact.diracs)
-    matching = training.gradient_method(lambda p, k, _: (match(p, k), ()), _adam(1e-2, settings.matching_steps))
-    state, done = matching.init(params), 0
-    saved = training.latest_step(directory)
-    if saved is not None:
-        try:
-            state, done = training.restore(directory, state, saved), saved
-        except ValueError as error:
-            raise InputError(str(error)) from error
-    with clock.stage("matching"), _Monitor(console, "matching", directory, settings.matching_steps) as monitor:
-        if done < settings.matching_steps:
-            state = training.run(
-                matching,
-                match_key,
-                state,
-                lambda _: (),
-                settings.matching_steps,
-                start=done,
-                chunk_size=250,
-                on_chunk=lambda chunk: monitor(chunk, loss=chunk.info[0]),
-            )
+    geometry = Geometry(settings.alpha)
+    matching = _matching(settings, potential, geometry, exact.diracs)
+    state, done = _restore(directory, matching.init(params))
+    with (
+        clock.stage("matching"),
+        _Monitor(console, "matching", directory, settings.matching_steps) as monitor,
+    ):
+        state = training.run(
+            matching,
+            match_key,
+            state,
+            lambda _: (),
+            settings.matching_steps,
+            start=min(done, settings.matching_steps),
+            chunk_size=250,
+            on_chunk=lambda chunk: monitor(chunk, loss=chunk.info[0]),
+        )
     if problem.target.log_density is None:
         return state.params
+    refinement = _refinement(settings, potential, geometry, problem.target)
+    offset, size = settings.matching_steps, settings.batch
+
+    def sample(key: Key) -> tuple[Particles, Particles]:
+        source_key, target_key = jax.random.split(key)
+        return problem.source.sample(source_key, size), problem.target.sample(target_key, size)
+
+    monitor = _Monitor(console, "refinement", directory, settings.refinement_steps, offset)
+    with clock.stage("refinement"), monitor:
+        state = training.run(
+            refinement,
+            refine_key,
+            state if done > offset else refinement.init(state.params),
+            sample,
+            settings.refinement_steps,
+            start=max(done - offset, 0),
+            chunk_size=20,
+            on_chunk=lambda chunk: monitor(chunk, **chunk.info[1]._asdict()),
+        )
+    return state.params
+
+
+def _matching(settings: Settings, potential: Potential, geometry: Geometry, diracs: static.Diracs) -> Method:
+    match = geodesics.matching(potential, geometry, diracs)
+    return training.gradient_method(lambda p, k, _: (match(p, k), ()), _adam(settings.matching_steps))
+
+
+def _refinement(settings: Settings, potential: Potential, geometry: Geometry, target: Distribution) -> Method:
     evaluate = geodesics.objective(
         potential,
         geometry,
-        problem.target.log_density,
+        target.log_density,  # pyright: ignore[reportArgumentType]  there is no refinement without it
         action_weight=settings.action_weight,
         velocity_weight=settings.velocity_weight,
         num_steps=settings.num_steps,
@@ -167,35 +202,22 @@ def _train(key, problem, settings, potential, params, exact, directory, clock, c
         terms = evaluate(params, *batch)
         return terms.total, terms
 
-    def sample(key: Key) -> tuple[Particles, Particles]:
-        source_key, target_key = jax.random.split(key)
-        return problem.source.sample(source_key, settings.batch), problem.target.sample(target_key, settings.batch)
-
-    refinement = training.gradient_method(loss, _adam(1e-2, settings.refinement_steps))
-    start = max(done - settings.matching_steps, 0)
-    state = state if start else refinement.init(state.params)
-    offset = settings.matching_steps
-    with clock.stage("refinement"), _Monitor(console, "refinement", directory, settings.refinement_steps, offset) as monitor:
-        state = training.run(
-            refinement,
-            refine_key,
-            state,
-            sample,
-            settings.refinement_steps,
-            start=start,
-            chunk_size=20,
-            on_chunk=lambda chunk: monitor(
-                chunk,
-                cross_entropy=chunk.info[1].cross_entropy,
-                action=chunk.info[1].action,
-                velocity=chunk.info[1].velocity,
-            ),
-        )
-    return state.params
+    return training.gradient_method(loss, _adam(settings.refinement_steps))
 
 
-def _adam(learning_rate: float, num_steps: int) -> optax.GradientTransformation:
-    schedule = optax.cosine_decay_schedule(learning_rate, num_steps)
+def _restore(directory: Path, start: PyTree) -> tuple[PyTree, int]:
+    """The newest saved state and its step, or the start and 0."""
+    saved = training.latest_step(directory)
+    if saved is None:
+        return start, 0
+    try:
+        return training.restore(directory, start, saved), saved
+    except ValueError as error:
+        raise InputError(str(error)) from error
+
+
+def _adam(num_steps: int) -> optax.GradientTransformation:
+    schedule = optax.cosine_decay_schedule(_LEARNING_RATE, num_steps)
     return optax.chain(optax.clip_by_global_norm(10.0), optax.adam(schedule))
 
 
@@ -204,7 +226,9 @@ class _Monitor:
 
     def __init__(self, console: Console, name: str, directory: Path, num_steps: int, offset: int = 0):
         columns = (TextColumn(f"{name:>10}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
-        self._progress = Progress(*columns, TimeRemainingColumn(), TextColumn("{task.fields[terms]}"), console=console)
+        self._progress = Progress(
+            *columns, TimeRemainingColumn(), TextColumn("{task.fields[terms]}"), console=console
+        )
         self._task = self._progress.add_task(name, total=num_steps, terms="compiling")
         self._directory, self._num_steps, self._offset = directory, num_steps, offset
         self._saved_at = time.monotonic()
@@ -227,7 +251,9 @@ class _Monitor:
             self._saved_at = time.monotonic()
 
 
-def _evaluate(key: Key, problem: Problem, potential, geometry: Geometry, params: Params) -> Evaluation:
+def _evaluate(
+    key: Key, problem: Problem, potential: Potential, geometry: Geometry, params: Params
+) -> Evaluation:
     source_key, target_key, normaliser_key = jax.random.split(key, 3)
     source = _sample(source_key, problem.source, problem.source_sample, _EVALUATION_PARTICLES)
     target = _sample(target_key, problem.target, problem.target_sample, _EVALUATION_PARTICLES)
@@ -237,15 +263,19 @@ def _evaluate(key: Key, problem: Problem, potential, geometry: Geometry, params:
     reverse = flow(potential, geometry, params, target.normalise(), grid[::-1], log_det=False)
     action, velocity = geodesics.running_costs(potential, geometry, params, raw)
     jets = jax.vmap(jax.vmap(potential.jet, (None, None, 0)), (None, 0, 0))(params, grid, raw.position)
-    cross_entropy = kl = None
+    cross_entropy = kl = kl_standard_error = None
     if problem.target.log_density is not None:
         many = problem.target.sample(normaliser_key, _NORMALISER_PARTICLES)
-        normaliser = geodesics.log_normaliser(potential, geometry, params, many, num_steps=_EVALUATION_STEPS)
-        log_density = geodesics.carried_log_density(raw, problem.target.log_density) - normaliser
+        back = geodesics.gauge_flow(potential, geometry, params, many, grid[::-1], log_det=False).at(-1)
+        log_density = geodesics.carried_log_density(raw, problem.target.log_density) - jnp.log(back.mass)
         weight = source.normalise().weight
         cross_entropy = -jnp.sum(weight * log_density)
         if problem.source.log_density is not None:
-            kl = cross_entropy + jnp.sum(weight * jax.vmap(problem.source.log_density)(source.position))
+            log_ratio = jax.vmap(problem.source.log_density)(source.position) - log_density
+            kl = jnp.sum(weight * log_ratio)
+            normaliser_variance = 1 / back.effective_sample_size - 1 / _NORMALISER_PARTICLES
+            mean_variance = jnp.sum(weight * (log_ratio - kl) ** 2) / source.effective_sample_size
+            kl_standard_error = jnp.sqrt(normaliser_variance + mean_variance)
     return Evaluation(
         forward,
         reverse,
@@ -253,14 +283,17 @@ def _evaluate(key: Key, problem: Problem, potential, geometry: Geometry, params:
         velocity,
         cross_entropy,
         kl,
+        kl_standard_error,
         metrics.momentum_variation(-jets.gradient, forward.log_weight),
         metrics.straightness(forward.position, source.normalise().weight),
     )
 
 
-def _summary(settings, exact: Exact, evaluation: Evaluation, endpoint: static.StaticResult, clock: Clock) -> dict:
+def _summary(
+    settings, exact: Exact, evaluation: Evaluation, endpoint: static.StaticResult, clock: Clock
+) -> dict:
     def number(value) -> float | None:
-        return None if value is None else float(value)
+        return None if value is None or not jnp.isfinite(value) else float(value)
 
     generated = evaluation.reverse.at(-1)
     return {
@@ -271,6 +304,7 @@ def _summary(settings, exact: Exact, evaluation: Evaluation, endpoint: static.St
         "num_samples": [exact.source.position.shape[0], exact.target.position.shape[0]],
         "action": number(evaluation.action),
         "kl": number(evaluation.kl),
+        "kl_standard_error": number(evaluation.kl_standard_error),
         "cross_entropy": number(evaluation.cross_entropy),
         "velocity_residual": number(evaluation.velocity),
         "endpoint_distance": number(endpoint.value),
@@ -298,17 +332,21 @@ def _write_particles(path: Path, exact: Exact, evaluation: Evaluation) -> None:
         "forward_log_weight": evaluation.forward.log_weight,
     }
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, allow_pickle=False, **{name: np.asarray(value) for name, value in arrays.items()})
+    np.savez_compressed(
+        buffer, allow_pickle=False, **{name: np.asarray(value) for name, value in arrays.items()}
+    )
     write_atomically(path, buffer.getvalue())
 
 
 def _write_figure(path: Path, problem: Problem, exact: Exact, evaluation: Evaluation, alpha: float) -> None:
     from wfr_flows import plotting  # noqa: PLC0415  matplotlib is slow to import
 
+    # The semi-coupling is an argument: as a constant of the program the compiler would fold it, for minutes.
+    geodesic_at = jax.jit(static.spherical_geodesic)
     figure = plotting.geodesic(
         evaluation.forward,
         evaluation.reverse,
-        exact_geodesic=lambda t: static.spherical_geodesic(exact.diracs, t, alpha),
+        exact_geodesic=lambda t: geodesic_at(exact.diracs, t, alpha),
         source_log_density=problem.source.log_density,
         target_log_density=problem.target.log_density,
     )

@@ -51,8 +51,8 @@ def weighted_field(potential: Potential, geometry: Geometry, *, log_det: bool = 
     """``ż = -∇Φ``, ``d/dt log w = -Φ/alpha``, ``ℓ̇ = -tr∇²Φ`` on a batch ([WFR] eq. 4.9, gauge ``Φ̄ = 0``).
 
     The mean ``Φ̄(t)`` only shifts all log-weights together, so particles are integrated independently and
-    normalised afterwards. On a reversed time grid this same field is the reverse flow. Without ``log_det`` the
-    Laplacian is not computed and ``ℓ`` stays 0.
+    normalised afterwards. On a reversed time grid this same field is the reverse flow. Without ``log_det``
+    the Laplacian is not computed and ``ℓ`` stays 0.
     """
     inverse_alpha = geometry.inverse_alpha
 
@@ -103,4 +103,4 @@ def flow(
     if geometry.spherical:
         log_mass = jax.nn.logsumexp(measure.log_weight)
         log_weight = jax.nn.log_softmax(log_weight, axis=-1) + log_mass
-    return Trajectory(grid, states.position, log_weight, states.log_det)
+    return Trajectory(grid.astype(log_weight.dtype), states.position, log_weight, states.log_det)

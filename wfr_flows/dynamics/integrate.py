@@ -49,13 +49,15 @@ def integrate(
     checkpointed: reverse-mode memory does not grow with the number of stages, and ``grad``, ``jvp`` and
     Hessian-vector products all pass. A decreasing grid integrates backward.
 
+    State, parameters and grid are brought to the widest of the state's and the parameters' precisions.
+
     Args:
       field: the vector field; it sees the whole batch, so solve once, never under `vmap` over particles.
       state: any tree of float arrays, the value at ``grid[0]``.
       params: passed on to ``field``.
       grid: ``[k]`` monotone times, ``k >= 2``.
-      solver: a diffrax solver; `RK4` by default, `diffrax.Tsit5` with a tolerance. Give Runge-Kutta solvers of
-        your own ``scan_kind="bounded"`` if you need forward mode or second derivatives.
+      solver: a diffrax solver; `RK4` by default, `diffrax.Tsit5` with a tolerance. Give another
+        Runge-Kutta solver ``scan_kind="bounded"`` if you need forward mode or second derivatives.
       tolerance: relative and absolute tolerance of an adaptive solve; the nodes are then only where the
         state is reported. Reverse mode only (diffrax's recursive checkpoints).
       max_steps: bound on the adaptive steps. Beyond it the remaining nodes are ``inf``: nothing raises.
@@ -68,6 +70,13 @@ def integrate(
     """
     if grid.ndim != 1 or grid.shape[0] < 2:
         raise ValueError(f"grid has shape {grid.shape}; give at least two times in one axis.")
+    floating = [
+        leaf
+        for leaf in jax.tree.leaves((state, params))
+        if jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)
+    ]
+    dtype = jnp.result_type(*floating)
+    state, grid = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), (state, grid))
     term = diffrax.ODETerm(field)  # pyright: ignore[reportArgumentType]
     if tolerance is not None:
         return _adaptive(term, state, params, grid, solver or diffrax.Tsit5(), tolerance, max_steps)

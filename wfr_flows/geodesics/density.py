@@ -27,7 +27,7 @@ def log_density(
 ) -> Float[Array, " n"]:
     """Log-density of ρ̃0, the target carried backward by the learned flow, at given points.
 
-    ``log ρ̃0(x) = log ρ₁(z(1)) + ℓ(1) + (1/alpha)∫₀¹Φ dt - log Z`` along the forward path of ``x`` ([WFR] eq. 4.4).
+    ``log ρ̃0(x) = log ρ₁(z(1)) + ℓ(1) + (1/alpha)∫₀¹Φ dt - log Z`` along the path of ``x`` ([WFR] eq. 4.4).
 
     Args:
       potential, geometry, params: the flow.
@@ -53,7 +53,7 @@ def log_normaliser(
     num_steps: int = 16,
     solver: diffrax.AbstractSolver | None = None,
 ) -> Scalar:
-    """``log Z = (1/alpha)∫Φ̂ dt = log E_ρ1[exp((1/alpha)∫Φ)]`` over reverse paths from weighted target samples."""
+    """``log Z = (1/alpha)∫Φ̂ dt = log E_ρ1[exp((1/alpha)∫Φ)]`` over reverse paths of target samples."""
     grid = time_grid(num_steps, reverse=True)
     reverse = gauge_flow(potential, geometry, params, target.normalise(), grid, solver=solver, log_det=False)
     return jax.nn.logsumexp(reverse.log_weight[-1])

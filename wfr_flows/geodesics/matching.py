@@ -21,10 +21,10 @@ def matching(
 ) -> Callable[[Params, Key], Scalar]:
     """The loss whose minimiser is the potential of the exact spherical geodesic.
 
-    Travelling Diracs of an optimal semi-coupling are the conditional paths. At random times
-    ``E_t Σ_k (m_k(s)/M(s)) [½|∇Φ + s′ẋ_k|² + (alpha/2)((Φ-Φ̄)/alpha + s′(ṁ_k/m_k - Ṁ/M))²]`` with ``s = s(t)`` the WFR
-    time of the spherical geodesic: the regression of ``-∇Φ`` on velocity and of ``-(Φ-Φ̄)/alpha`` on growth in the
-    metric's own inner product. No trajectory is simulated.
+    Travelling Diracs of an optimal semi-coupling are the conditional paths. At random times it is
+    ``E_t Σ_k (m_k(s)/M(s)) [½|∇Φ + s′ẋ_k|² + (alpha/2)((Φ-Φ̄)/alpha + s′(ṁ_k/m_k - Ṁ/M))²]``, with
+    ``s = s(t)`` the WFR time of the spherical geodesic: the regression of ``-∇Φ`` on velocity and of
+    ``-(Φ-Φ̄)/alpha`` on growth, in the metric's own inner product. No trajectory is simulated.
 
     Args:
       potential, geometry: spherical; ``alpha = inf`` regresses on straight lines.
@@ -61,7 +61,9 @@ def matching(
     def loss(params: Params, key: Key) -> Scalar:
         time, index, importance = sample(key)
         state = jax.vmap(state_at)(time, index)
-        jets: Jet = jax.vmap(jax.vmap(potential.jet, (None, None, 0)), (None, 0, 0))(params, time, state.position)
+        jets: Jet = jax.vmap(jax.vmap(potential.jet, (None, None, 0)), (None, 0, 0))(
+            params, time, state.position
+        )
         weight = state.mass * importance
         mean = jnp.sum(weight * jets.value, axis=1, keepdims=True) / jnp.sum(weight, axis=1, keepdims=True)
         motion = jnp.sum((jets.gradient + state.velocity) ** 2, axis=-1)

@@ -43,10 +43,10 @@ def objective(
 ) -> Callable[[Params, Particles, Particles], Objective]:
     """The objective ``J_KL + γ₁J + γ₂R`` of [WFR] eq. 4.8 as a function of ``(params, source, target)``.
 
-    ``J_KL = E_ρ0[-log ρ₁(z(1)) - ℓ(1) - (1/alpha)∫(Φ - Φ̂)dt]``: ρ̃0, the target carried backward by the flow, is
-    compared with the source. (Section 4.4 of the paper prints the reaction term with the wrong sign.) The normaliser
-    ``(1/alpha)∫Φ̂`` is the log-mean-exp of ``(1/alpha)∫Φ`` over target particles carried backward. Expectations
-    over the source are weighted by its weights.
+    ``J_KL = E_ρ0[-log ρ₁(z(1)) - ℓ(1) - (1/alpha)∫(Φ - Φ̂)dt]`` compares ρ̃0, the target carried backward by
+    the flow, with the source. (Section 4.4 of the paper prints the reaction term with the wrong sign.) The
+    normaliser ``(1/alpha)∫Φ̂`` is the log-mean-exp of ``(1/alpha)∫Φ`` over target particles carried backward.
+    Expectations over the source are weighted by its weights.
 
     Args:
       potential, geometry: the flow; spherical, ``alpha = inf`` is OT-Flow.
@@ -57,8 +57,8 @@ def objective(
       solver: as in `dynamics.integrate`.
 
     Returns:
-      ``(params, source, target) -> Objective``, where ``source`` and ``target`` are weighted samples of both ends;
-      their masses are normalised.
+      ``(params, source, target) -> Objective``, ``source`` and ``target`` weighted samples of both ends; their
+      masses are normalised.
 
     Raises:
       ValueError: a geometry that is not spherical, or negative weights.
@@ -88,8 +88,8 @@ def running_costs(
     """Action and velocity residual of a forward trajectory, by Simpson's rule on its nodes.
 
     ``J = ∫ Σ w(½|∇Φ|² + (Φ-Φ̄)²/(2alpha)) dt`` with weights of sum 1 and
-    ``R = ∫ E_w0[ r |r∇Φ(z, t) - ∇Φ(x, 0)|² ] dt`` with ``r = w(t)/w(0)``: [WFR] eqs. 4.8 and 4.7. For weights equal at
-    the start this is the paper's R with weights of mean 1; it does not depend on how the measure is represented.
+    ``R = ∫ E_w0[ r |r∇Φ(z, t) - ∇Φ(x, 0)|² ] dt`` with ``r = w(t)/w(0)``: [WFR] eqs. 4.8 and 4.7. For weights
+    equal at the start this is the paper's R; it does not depend on how the measure is represented.
     """
     jets: Jet = jax.vmap(jax.vmap(potential.jet, (None, None, 0)), (None, 0, 0))(
         params, trajectory.time, trajectory.position

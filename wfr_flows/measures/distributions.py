@@ -72,7 +72,9 @@ def mixture(weight: ArrayLike, mean: ArrayLike, covariance: ArrayLike) -> Distri
         return Particles(position, jnp.full((n,), -jnp.log(n), dtype))
 
     def log_density(x: Float[Array, " d"]) -> Scalar:
-        whitened = jax.vmap(lambda f, r: jax.scipy.linalg.solve_triangular(f, r, lower=True))(factor, x - mean)
+        whitened = jax.vmap(lambda f, r: jax.scipy.linalg.solve_triangular(f, r, lower=True))(
+            factor, x - mean
+        )
         exponent = -0.5 * jnp.sum(whitened**2, axis=1) - half_log_det - 0.5 * dim * jnp.log(2 * jnp.pi)
         return jax.nn.logsumexp(log_weight + exponent)
 

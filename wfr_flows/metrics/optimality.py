@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from wfr_flows.typing import Float, Array, Scalar
+from wfr_flows.typing import Array, Float, Scalar
 
 
 def straightness(position: Float[Array, "k n d"], weight: Float[Array, " n"]) -> Scalar:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from wfr_flows.typing import Array, ArrayLike
 
@@ -35,7 +36,7 @@ def inverse_alpha(alpha: ArrayLike) -> Array:
     >>> float(inverse_alpha(math.inf))
     0.0
     """
-    if not isinstance(alpha, jax.core.Tracer) and not np.all(np.asarray(alpha) > 0):
+    if not isinstance(alpha, Tracer) and not np.all(np.asarray(alpha) > 0):
         raise ValueError(f"alpha is {alpha}; give a positive number, or inf for the Wasserstein case.")
     return 1.0 / jnp.asarray(alpha, jnp.result_type(alpha, float))
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from wfr_flows.typing import Array, Float
 
 
-def simpson_weights(grid: Float[Array, "k"]) -> Float[Array, "k"]:
+def simpson_weights(grid: Float[Array, " k"]) -> Float[Array, " k"]:
     """Weights ``w`` with ``Σ w f(grid) ≈ ∫ f``: composite Simpson on any monotone grid of ``k >= 2`` nodes.
 
     Intervals are taken in pairs through the parabola of their three nodes (order 4 on a uniform grid). An

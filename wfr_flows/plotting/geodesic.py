@@ -53,20 +53,37 @@ def geodesic(
 
 
 def _densities(axis, trajectory: Trajectory, title: str, exact) -> None:
-    edges = _edges(trajectory)
+    low, high = float(trajectory.position.min()), float(trajectory.position.max())
+    x = np.linspace(low - 1e-3, high + 1e-3, 300)
     for index, colour in _snapshots(trajectory):
         time = float(trajectory.time[index])
-        axis.plot(*_histogram(trajectory.at(index), edges), color=colour, label=f"t = {time:.2f}")
+        axis.plot(x, _density(trajectory.at(index), x), color=colour, label=f"t = {time:.2f}")
         if exact is not None:
-            axis.plot(*_histogram(exact(time), edges), color=colour, linestyle="--", linewidth=1)
+            axis.plot(x, _density(exact(time), x), color=colour, linestyle="--", linewidth=1)
     axis.set(title=title, xlabel="x", ylabel="density")
     axis.legend(frameon=False)
+
+
+def _density(measure: Particles, x: np.ndarray) -> np.ndarray:
+    """Weighted density on the grid ``x``, smoothed by a tenth of the spread, so that modes stay apart."""
+    from scipy.ndimage import gaussian_filter1d  # noqa: PLC0415  slow to import
+
+    position, weight = (
+        np.asarray(measure.position[:, 0], float),
+        np.exp(np.asarray(measure.log_weight, float)),
+    )
+    spread = np.sqrt(np.cov(position, aweights=weight)) if position.size > 1 else 0.0
+    width = x[1] - x[0]
+    edges = np.append(x - 0.5 * width, x[-1] + 0.5 * width)
+    height, _ = np.histogram(position, bins=edges, weights=weight / weight.sum())
+    return gaussian_filter1d(height / width, max(0.1 * spread / width, 0.5), mode="constant")
 
 
 def _known(axis, log_density) -> None:
     if log_density is None:
         return
-    x = np.linspace(*axis.get_xlim(), 400)
+    low, high = axis.get_xlim()
+    x = np.linspace(low, high, 400)
     axis.plot(x, np.exp(jax.vmap(log_density)(x[:, None])), color="black", linestyle="--", linewidth=1)
 
 
@@ -75,7 +92,14 @@ def _clouds(axis, trajectory: Trajectory, title: str) -> None:
         position = np.asarray(trajectory.position[index])
         weight = np.exp(trajectory.log_weight[index])
         size = 4 * weight / weight.mean()
-        axis.scatter(*position[:, :2].T, s=size, color=colour, alpha=0.4, linewidths=0, label=f"t = {float(trajectory.time[index]):.2f}")
+        axis.scatter(
+            *position[:, :2].T,
+            s=size,
+            color=colour,
+            alpha=0.4,
+            linewidths=0,
+            label=f"t = {float(trajectory.time[index]):.2f}",
+        )
     axis.set(title=f"{title}: particles, area by weight", xlabel="x₁", ylabel="x₂", aspect="equal")
     axis.legend(frameon=False)
 
@@ -83,7 +107,10 @@ def _clouds(axis, trajectory: Trajectory, title: str) -> None:
 def _paths_in_time(figure, axis, trajectory: Trajectory) -> None:
     time = np.asarray(trajectory.time)
     chosen = _chosen(trajectory)
-    points = [np.stack([time, path[:, 0]], axis=1) for path in np.asarray(trajectory.position).transpose(1, 0, 2)[chosen]]
+    points = [
+        np.stack([time, path[:, 0]], axis=1)
+        for path in np.asarray(trajectory.position).transpose(1, 0, 2)[chosen]
+    ]
     _lines(figure, axis, points, trajectory, chosen)
     axis.set(title="trajectories, coloured by weight", xlabel="t", ylabel="x")
 
@@ -117,7 +144,12 @@ def _weights(figure, axis, forward: Trajectory, reverse: Trajectory) -> None:
     else:
         for trajectory, name in ((forward, "forward, t = 1"), (reverse, "reverse, t = 0")):
             axis.scatter(trajectory.position[0, :, 0], _relative_weight(trajectory), s=2, label=name)
-        axis.set(title="weight at the end against start position", xlabel="x at the start", ylabel="n·w", yscale="log")
+        axis.set(
+            title="weight at the end against start position",
+            xlabel="x at the start",
+            ylabel="n·w",
+            yscale="log",
+        )
     axis.legend(frameon=False)
 
 
@@ -135,14 +167,3 @@ def _snapshots(trajectory: Trajectory, count: int = _TIMES):
 def _chosen(trajectory: Trajectory) -> np.ndarray:
     count = trajectory.position.shape[1]
     return np.linspace(0, count - 1, min(_PATHS, count)).astype(int)
-
-
-def _edges(trajectory: Trajectory) -> np.ndarray:
-    low, high = float(trajectory.position.min()), float(trajectory.position.max())
-    return np.linspace(low, max(high, low + 1e-6), 61)
-
-
-def _histogram(measure: Particles, edges: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    position, weight = np.asarray(measure.position[:, 0]), np.exp(measure.log_weight)
-    height, _ = np.histogram(position, bins=edges, weights=weight, density=True)
-    return 0.5 * (edges[1:] + edges[:-1]), height

@@ -68,8 +68,6 @@ def from_function(value: ValueFn, init: InitFn | Callable[[Key], Params] = lambd
             lambda e: jnp.vdot(e, jax.jvp(lambda y: gradient_of(params, t, y), (x,), (e,))[1])
         )(jnp.eye(x.shape[0], dtype=x.dtype))
         time_derivative = jax.jvp(lambda s: value(params, s, x), (t,), (jnp.ones_like(t),))[1]
-        return Jet(
-            value(params, t, x), gradient_of(params, t, x), jnp.sum(hessian_diagonal), time_derivative
-        )
+        return Jet(value(params, t, x), gradient_of(params, t, x), jnp.sum(hessian_diagonal), time_derivative)
 
     return Potential(init, value, jet)

@@ -126,9 +126,9 @@ def resnet(dim: int, *, width: int = 32, rank: int | None = None) -> Potential:
         return module.init(key, jnp.zeros((), dtype), jnp.zeros(dim, dtype), method="value")["params"]
 
     def value(params: Params, t: Scalar, x: Float[Array, " d"]) -> Scalar:
-        return module.apply({"params": params}, t, x, method="value")
+        return module.apply({"params": params}, t, x, method="value")  # pyright: ignore[reportReturnType]
 
     def jet(params: Params, t: Scalar, x: Float[Array, " d"]) -> Jet:
-        return module.apply({"params": params}, t, x, method="jet")
+        return module.apply({"params": params}, t, x, method="jet")  # pyright: ignore[reportReturnType]
 
     return Potential(init, value, jet)

@@ -81,18 +81,21 @@ def two_diracs(source, source_mass, target, target_mass, alpha: ArrayLike) -> Sc
     Array(0.5, dtype=float32)
     """
     squared = jnp.sum((jnp.asarray(source) - jnp.asarray(target)) ** 2)
-    masses = (jnp.asarray(m, squared.dtype) for m in (source_mass, target_mass))
-    return pair_cost(squared, *masses, alpha)
+    before, after = jnp.asarray(source_mass, squared.dtype), jnp.asarray(target_mass, squared.dtype)
+    return pair_cost(squared, before, after, alpha)
 
 
-def dirac_to_measure(source: Float[Array, " d"], mass: ArrayLike, target: Particles, alpha: ArrayLike) -> Scalar:
+def dirac_to_measure(
+    source: Float[Array, " d"], mass: ArrayLike, target: Particles, alpha: ArrayLike
+) -> Scalar:
     """``d²_WFR(a₀ δ_x, ν) = 2alpha (a₀ + |ν| - 2√(a₀I))``, ``I = ∫ cos²(min(|y-x|/(2√alpha), π/2)) dν``.
 
     For finite ``alpha``; any number of dimensions. A single source feeds every target it can reach.
     """
     squared = squared_distance(source[None], target.position)[0]
-    angle = jnp.minimum(0.25 * squared / alpha, REACH)
-    overlap = jnp.sum(target.weight * jnp.cos(jnp.sqrt(angle)) ** 2)
+    alpha, mass = jnp.asarray(alpha, squared.dtype), jnp.asarray(mass, squared.dtype)
+    angle = jnp.minimum(0.25 * squared * inverse_alpha(alpha), REACH)
+    overlap = jnp.sum(target.weight * (1 - angle * sinc_squared(4 * angle)))
     return 2 * alpha * (mass + target.mass - 2 * jnp.sqrt(mass * overlap))
 
 
@@ -104,6 +107,7 @@ def travel(diracs: Diracs, time: ArrayLike, alpha: ArrayLike) -> DiracState:
     reach, ``|x₁-x₀| <= π√alpha``.
     """
     offset = diracs.target - diracs.source
+    time = jnp.asarray(time, offset.dtype)
     squared_angle = 0.25 * jnp.sum(offset**2, axis=-1) * inverse_alpha(alpha).astype(offset.dtype)
     angle = jnp.sqrt(jnp.maximum(squared_angle, _SMALLEST_ANGLE**2))
     root0, root1 = _root(diracs.source_mass), _root(diracs.target_mass)
@@ -138,7 +142,7 @@ def spherical_geodesic(diracs: Diracs, time: ArrayLike, alpha: ArrayLike) -> Par
 
 
 def cone_angle(diracs: Diracs, alpha: ArrayLike) -> Scalar:
-    """``Θ = arccos(1 - d²_WFR/(4alpha))`` in [0, π/2] from the cost of a semi-coupling of probability measures."""
+    """``Θ = arccos(1 - d²_WFR/(4alpha))`` in [0, π/2], from a semi-coupling of probability measures."""
     squared = jnp.sum((diracs.source - diracs.target) ** 2, axis=-1)
     value = jnp.sum(pair_cost(squared, diracs.source_mass, diracs.target_mass, alpha))
     return 2 * jnp.arcsin(jnp.sqrt(jnp.clip(value * inverse_alpha(alpha) / 8, 0.0, 0.5)))

@@ -84,7 +84,7 @@ def wfr(
 ) -> StaticResult:
     """``d²_WFR(source, target)`` between weighted point clouds of any mass, with a certificate.
 
-    Log-entropy transport (THEORY of Liero, Mielke and Savaré):
+    Log-entropy transport (Liero, Mielke and Savaré):
     ``min_γ ∫c dγ + 2alpha KL(γ₁|μ) + 2alpha KL(γ₂|ν)``, ``c = -4alpha log cos(min(|x-y|/2√alpha, π/2))``.
     Sinkhorn iterations in the log domain, with the exact shift along constants after each, anneal the
     smoothing until the gap between an explicit semi-coupling (upper bound) and the c-transformed
@@ -107,8 +107,10 @@ def wfr(
         raise ValueError(f"tolerance is {tolerance}; give a positive relative gap.")
     fixed = jax.lax.stop_gradient(problem)
     state = jax.lax.while_loop(
-        lambda s: (s.num_iterations == 0)
-        | ((s.upper - s.lower > tolerance * s.upper) & (s.num_iterations < max_iterations)),
+        lambda s: (
+            (s.num_iterations == 0)
+            | ((s.upper - s.lower > tolerance * s.upper) & (s.num_iterations < max_iterations))
+        ),
         lambda s: _advance(fixed, s, tolerance),
         _initial(fixed),
     )
@@ -139,11 +141,15 @@ def spherical_wfr(
 ) -> StaticResult:
     """``d²_SWFR = 2alpha Θ²`` between the normalisations of two weighted point clouds.
 
-    ``Θ = arccos(1 - d²_WFR/(4alpha))`` is increasing in ``d²_WFR``, so both bounds carry over [LM]. Arguments,
-    errors and result as in `wfr`; the potentials are those of `wfr` between the normalised measures.
+    ``Θ = arccos(1 - d²_WFR/(4alpha))`` is increasing in ``d²_WFR``, so both bounds carry over [LM].
+    Arguments, errors and result as in `wfr`; the potentials are those between the normalised measures.
     """
     plain = wfr(
-        source.normalise(), target.normalise(), alpha, tolerance=0.8 * tolerance, max_iterations=max_iterations
+        source.normalise(),
+        target.normalise(),
+        alpha,
+        tolerance=0.8 * tolerance,
+        max_iterations=max_iterations,
     )
     value = spherical_from_plain(plain.value, alpha)
     lower = spherical_from_plain(plain.lower_bound, alpha)
@@ -168,13 +174,14 @@ def semi_coupling(
 ) -> Diracs:
     """The optimal semi-coupling as travelling Diracs: what moves where, what dies and what is born.
 
-    ``γ⁰ = γ dμ/dγ₁`` leaves, ``γ¹ = γ dν/dγ₂`` arrives; their marginals are exactly μ and ν. Mass without partner
-    stays in place, and dies or is born.
+    ``γ⁰ = γ dμ/dγ₁`` leaves, ``γ¹ = γ dν/dγ₂`` arrives; their marginals are exactly μ and ν. Mass without
+    partner stays in place, and dies or is born.
 
     Args:
-      result, source, target, alpha: as given to and returned by `wfr`; for `spherical_wfr` pass the normalised
-        measures.
-      num_pairs: keep this many pairs, those that matter most to their row or column; the marginals stay exact.
+      result, source, target, alpha: as given to and returned by `wfr`; for `spherical_wfr` pass the
+        normalised measures.
+      num_pairs: keep this many pairs, those that matter most to their row or column. The marginals stay
+        exact (at ``alpha = inf`` the mass of the pairs left out is lost).
         Default: ``64(n + m)``, or all ``nm`` if that is fewer.
 
     Returns:
@@ -298,7 +305,9 @@ def _dual_value(problem: _Problem, potentials: DualPotentials) -> Scalar:
 
     def side(log_weight: Array, potential: Array) -> Scalar:
         weight = jnp.exp(log_weight)
-        return jnp.sum(jnp.where(weight > 0, weight * saturate(potential, 0.5 * inverse_alpha(problem.alpha)), 0.0))
+        return jnp.sum(
+            jnp.where(weight > 0, weight * saturate(potential, 0.5 * inverse_alpha(problem.alpha)), 0.0)
+        )
 
     return side(problem.log_source, potentials.source) + side(problem.log_target, potentials.target)
 
@@ -345,8 +354,8 @@ def _semi_coupling(problem: _Problem, plan: Float[Array, "n m"]) -> tuple[Array,
 def _semi_coupling_cost(problem: _Problem, plan: Float[Array, "n m"]) -> Scalar:
     """``d²`` of the semi-coupling of a plan, an upper bound whatever the plan.
 
-    ``Σ γ [½|x-y|² sinc²(z/2) uv + 2alpha(u - v)²]`` plus ``2alpha`` times the mass without partner: the closed form
-    `pair_cost` with its row and column factors taken out of the root.
+    ``Σ γ [½|x-y|² sinc²(z/2) uv + 2alpha(u - v)²]`` plus ``2alpha`` times the mass without partner: the
+    closed form `pair_cost` with its row and column factors taken out of the root.
     """
     plan, u, v = _semi_coupling(problem, plan)
     angle = jnp.where(problem.reachable, 0.25 * problem.squared * inverse_alpha(problem.alpha), 0.0)

@@ -45,7 +45,7 @@ def restore(directory: str | Path, like: PyTree, step: int | None = None) -> PyT
             return manager.restore(step, args=_orbax().args.StandardRestore(abstract))  # pyright: ignore
         except Exception as error:  # orbax raises many kinds for a damaged or foreign checkpoint
             raise ValueError(
-                f"the checkpoint in {directory} is damaged or of another model ({error}); start a new directory."
+                f"the checkpoint in {directory} is damaged or of another model; start anew ({error})."
             ) from error
 
 

@@ -55,8 +55,8 @@ def run(
 ) -> PyTree:
     """Run ``method.step`` from step ``start`` to ``num_steps``, ``chunk_size`` steps per compiled scan.
 
-    Step ``k`` uses keys folded from ``key`` and ``k`` alone, so a run resumed from a saved ``(step, state)`` does
-    exactly what the uninterrupted one does, whatever the chunks.
+    Step ``k`` uses keys folded from ``key`` and ``k`` alone, so a run resumed from a saved ``(step, state)``
+    does exactly what the uninterrupted one does, whatever the chunks.
 
     Args:
       method: ``init`` and ``step``.
@@ -82,7 +82,10 @@ def run(
             batch_key, step_key = jax.random.split(jax.random.fold_in(key, step))
             after, info = method.step(step_key, before, sample(batch_key))
             alive = alive & is_finite((after, info))
-            return (jax.tree.map(lambda new, old: jnp.where(alive, new, old), after, before), alive), (alive, info)
+            return (jax.tree.map(lambda new, old: jnp.where(alive, new, old), after, before), alive), (
+                alive,
+                info,
+            )
 
         def idle(carry: tuple[PyTree, jax.Array], step: jax.Array):
             blank = jax.eval_shape(body, carry, step)[1][1]
@@ -91,7 +94,9 @@ def run(
         def guarded(carry: tuple[PyTree, jax.Array], step: jax.Array):
             return jax.lax.cond(carry[1] & (step < num_steps), body, idle, carry, step)
 
-        (after, _), (alive, info) = jax.lax.scan(guarded, (state, jnp.array(True)), first + jnp.arange(chunk_size))
+        (after, _), (alive, info) = jax.lax.scan(
+            guarded, (state, jnp.array(True)), first + jnp.arange(chunk_size)
+        )
         return after, alive, info
 
     for first in range(start, num_steps, chunk_size):

@@ -41,7 +41,7 @@ class Method(NamedTuple):
 
 
 def gradient_method(loss: LossFn, optimiser: optax.GradientTransformation) -> Method:
-    """Stochastic gradient descent on ``loss`` with an optax optimiser; the info is ``(loss, loss's info)``."""
+    """Stochastic descent on ``loss`` with an optax optimiser; the info is ``(loss, its info)``."""
 
     def init(params: Params) -> TrainState:
         return TrainState(params, optimiser.init(params))
@@ -56,5 +56,9 @@ def gradient_method(loss: LossFn, optimiser: optax.GradientTransformation) -> Me
 
 def is_finite(tree: PyTree) -> Scalar:
     """Whether every floating-point entry of a tree is finite."""
-    leaves = [jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
+    leaves = [
+        jnp.all(jnp.isfinite(leaf))
+        for leaf in jax.tree.leaves(tree)
+        if jnp.issubdtype(leaf.dtype, jnp.inexact)
+    ]
     return jnp.all(jnp.array(leaves)) if leaves else jnp.array(True)

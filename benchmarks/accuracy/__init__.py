@@ -1,0 +1,1 @@
+"""How close to the truth."""

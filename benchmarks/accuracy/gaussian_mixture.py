@@ -1,0 +1,91 @@
+"""The main job against the truth: learned action and KL on the 1-D mixture, over seeds and alphas.
+
+Runs ``wfr-flows geodesic`` in this process and compares the action it learns with intervals that hold the
+exact d²_SWFR between the true densities (certified on a 600-point grid; half the squared Wasserstein distance
+at alpha = inf). Progress and tables go to standard error, JSON lines to standard output.
+"""
+
+import argparse
+import contextlib
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from benchmarks.common import parser, report, rounded
+from wfr_flows.cli import main as command
+
+REFERENCE = {
+    0.5: (0.893, 0.896),
+    1.0: (1.370, 1.376),
+    2.0: (1.845, 1.857),
+    10.0: (2.43, 2.50),
+    float("inf"): (2.7069, 2.7069),
+}
+"""Intervals that hold the exact d²_SWFR, by alpha."""
+
+SMOKE = ["--num-samples=100", "--matching-steps=20", "--refinement-steps=2", "--batch=64", "--num-steps=2"]
+
+
+def solve(alpha: float, seed: int, extra: list[str]) -> dict:
+    """One run of the command: what it writes to summary.json, and the seconds it took."""
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):
+        start = time.perf_counter()
+        code = command(["geodesic", "--alpha", str(alpha), "--seed", str(seed), "--out", folder, *extra])
+        seconds = time.perf_counter() - start
+        if code:
+            raise SystemExit(f"wfr-flows ended with exit code {code} at alpha {alpha}, seed {seed}")
+        return {**json.loads((Path(folder) / "summary.json").read_text()), "wall_seconds": seconds}
+
+
+def against_truth(alpha: float, summary: dict) -> dict:
+    """Errors of a run: the relative error is signed and against the middle of the reference interval."""
+    low, high = REFERENCE.get(alpha, (None, None))
+    middle = None if low is None else 0.5 * (low + high)
+    return {
+        "action": summary["action"],
+        "reference": [low, high],
+        "relative_error": None if middle is None else summary["action"] / middle - 1,
+        "kl": summary["kl"],
+        "sample_lower": summary["exact_lower"],
+        "sample_upper": summary["exact_upper"],
+        "effective_sample_size": summary["effective_sample_size"],
+        "momentum_variation": summary["momentum_variation"],
+        "wall_seconds": summary["wall_seconds"],
+    }
+
+
+def arguments() -> argparse.Namespace:
+    options = parser(__doc__)
+    options.add_argument("--alphas", type=float, nargs="+", default=[1.0, 2.0, 10.0], help="inf is allowed")
+    options.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    options.add_argument("--quick", action="store_true", help="pass --quick on to the command")
+    return options.parse_args()
+
+
+def main() -> None:
+    options = arguments()
+    alphas, seeds = ([1.0], [0]) if options.smoke else (options.alphas, options.seeds)
+    extra = SMOKE if options.smoke else ["--quick"] if options.quick else []
+    with report("accuracy/gaussian_mixture", options) as emit:
+        for alpha in alphas:
+            name = "inf" if alpha == float("inf") else alpha
+            runs = []
+            for seed in seeds:
+                summary = solve(alpha, seed, extra)
+                runs.append(against_truth(alpha, summary))
+                emit(alpha=name, seed=seed, **rounded(runs[-1], 5), seconds=summary["seconds"])
+            worst = {
+                "worst_relative_error": max(
+                    (abs(run["relative_error"]) for run in runs if run["relative_error"] is not None),
+                    default=None,
+                ),
+                "worst_kl": max(run["kl"] for run in runs),
+                "worst_wall_seconds": max(run["wall_seconds"] for run in runs),
+            }
+            emit(alpha=name, seeds=seeds, **rounded(worst, 5))
+
+
+if __name__ == "__main__":
+    main()

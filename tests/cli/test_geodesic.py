@@ -1,0 +1,229 @@
+"""The main job through the front door: real files, damaged files, interruption and resumption."""
+
+import json
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from wfr_flows import training
+from wfr_flows.cli import main, pipeline
+
+TINY = [
+    "--num-samples",
+    "40",
+    "--width",
+    "4",
+    "--matching-steps",
+    "20",
+    "--refinement-steps",
+    "40",
+    "--batch",
+    "16",
+    "--num-steps",
+    "2",
+    "--seed",
+    "3",
+]
+WRITTEN = {"summary.json", "geodesic.png", "particles.npz", "checkpoint", "settings.json"}
+
+
+@pytest.fixture(autouse=True)
+def single_precision(monkeypatch):
+    # The command runs in the default precision, and saves between all chunks so that it can be cut anywhere.
+    monkeypatch.setattr(pipeline, "_SECONDS_BETWEEN_SAVES", 0.0)
+    with jax.enable_x64(False):
+        yield
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    out = tmp_path_factory.mktemp("run") / "out"
+    with jax.enable_x64(False):
+        assert main(["geodesic", *TINY, "--out", str(out)]) == 0
+    return out
+
+
+def read_arrays(out):
+    with np.load(out / "particles.npz") as arrays:
+        return dict(arrays)
+
+
+def summary(out):
+    return json.loads((out / "summary.json").read_text())
+
+
+def test_run_writes_everything_it_promises(finished):
+    assert {path.name for path in finished.iterdir()} == WRITTEN
+    found = summary(finished)
+    assert 0 <= found["exact_lower"] <= found["exact_upper"]
+    assert found["exact_upper"] - found["exact_lower"] <= 1.01e-3 * found["exact_upper"]
+    assert np.isfinite([found["action"], found["kl"]]).all()
+    assert 1 <= found["effective_sample_size"] <= found["num_generated"]
+    assert set(found["seconds"]) >= {"exact", "matching", "refinement"}
+    assert found["alpha"] == 1.0
+    assert (finished / "geodesic.png").read_bytes().startswith(b"\x89PNG")
+    arrays = read_arrays(finished)
+    np.testing.assert_allclose(np.exp(arrays["log_weight"]).sum(), 1, rtol=1e-4)
+    # The semi-coupling's marginals are the two measures, each of mass 1.
+    np.testing.assert_allclose(arrays["semi_coupling_source_mass"].sum(), 1, rtol=1e-4)
+    np.testing.assert_allclose(arrays["semi_coupling_target_mass"].sum(), 1, rtol=1e-4)
+
+
+@pytest.mark.parametrize("saves_before", [1, 2, 3])
+def test_interrupted_run_resumes_bit_for_bit(finished, tmp_path, monkeypatch, saves_before):
+    out = tmp_path / "out"
+    saves, save = [], training.save
+
+    def interrupted(directory, step, tree):
+        if len(saves) == saves_before:
+            raise KeyboardInterrupt
+        saves.append(step)
+        save(directory, step, tree)
+
+    monkeypatch.setattr(training, "save", interrupted)
+    assert main(["geodesic", *TINY, "--out", str(out)]) == 130
+    assert not (out / "summary.json").exists()
+    monkeypatch.setattr(training, "save", save)
+    # A second start must not destroy what the first one saved.
+    assert main(["geodesic", *TINY, "--out", str(out)]) == 2
+    assert training.latest_step(out / "checkpoint") == saves[-1]
+    assert main(["geodesic", *TINY, "--out", str(out), "--resume"]) == 0
+    expected, found = read_arrays(finished), read_arrays(out)
+    assert expected.keys() == found.keys()
+    for name, value in expected.items():
+        np.testing.assert_array_equal(found[name], value, err_msg=name)
+
+
+def test_resume_refuses_other_settings(finished, capsys):
+    before = (finished / "summary.json").read_bytes()
+    assert main(["geodesic", *TINY, "--alpha", "2", "--out", str(finished), "--resume"]) == 2
+    assert "alpha 1.0, not 2.0" in capsys.readouterr().err
+    assert (finished / "summary.json").read_bytes() == before
+
+
+def test_finished_run_resumes_to_the_same_results(finished):
+    before = read_arrays(finished)
+    assert main(["geodesic", *TINY, "--out", str(finished), "--resume"]) == 0
+    for name, value in read_arrays(finished).items():
+        np.testing.assert_array_equal(value, before[name], err_msg=name)
+
+
+def test_weighted_csv_and_infinite_alpha(tmp_path):
+    rng = np.random.default_rng(0)
+    table = np.column_stack([rng.normal(size=(30, 2)), rng.uniform(0.1, 1, 30)])
+    np.savetxt(tmp_path / "cells.csv", table, delimiter=",", header="x,y,mass", comments="")
+    arguments = ["--source", str(tmp_path / "cells.csv"), "--weights", "mass", "--alpha", "inf"]
+    assert main(["geodesic", *TINY, *arguments, "--out", str(tmp_path / "out")]) == 0
+    found = summary(tmp_path / "out")
+    assert found["alpha"] == "inf"
+    assert found["kl"] is None
+    assert np.isfinite(found["cross_entropy"])
+    # Optimal transport changes no weights: every generated particle weighs the same.
+    np.testing.assert_allclose(found["effective_sample_size"], found["num_generated"], rtol=1e-3)
+
+
+def test_two_files_skip_refinement_and_say_so(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "a.npz", position=rng.normal(size=(25, 3)), weight=np.arange(25.0))
+    np.save(tmp_path / "b.npy", rng.normal(size=(20, 3)) + 1)
+    arguments = [
+        "--source",
+        str(tmp_path / "a.npz"),
+        "--target",
+        str(tmp_path / "b.npy"),
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    assert main(["geodesic", *TINY, *arguments]) == 0
+    found = summary(tmp_path / "out")
+    assert found["kl"] is None
+    assert found["cross_entropy"] is None
+    assert "refinement" not in found["seconds"]
+    assert "not computed (no target density)" in capsys.readouterr().out
+
+
+def write(path, text):
+    path.write_text(text)
+    return str(path)
+
+
+BAD_FILES = {
+    "nan.csv": ("x,y\n1,2\nnan,3\n", "NaN"),
+    "negative.csv": ("x,weight\n1,0.5\n2,-1\n", "negative"),
+    "zero.csv": ("x,weight\n1,0\n2,0\n", "all zero"),
+    "ragged.csv": ("x,y\n1,2\n3\n", "row 3"),
+    "empty.csv": ("", "empty"),
+    "header.csv": ("x,y\n", "no rows"),
+    "truncated.npz": ("PK\x03\x04half", "truncated"),
+    "words.csv": ("x\n1\ntwo\n", "two"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_FILES)
+def test_bad_file_is_one_sentence_and_exit_code_two(name, tmp_path, capsys):
+    text, expected = BAD_FILES[name]
+    path = write(tmp_path / name, text)
+    assert main(["geodesic", "--source", path, "--out", str(tmp_path / "out")]) == 2
+    said = capsys.readouterr().err.strip()
+    assert expected in said
+    assert name in said
+    assert "\n" not in said
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--alpha", "0"], "alpha"),
+        (["--alpha", "-1"], "alpha"),
+        (["--alpha", "nan"], "alpha"),
+        (["--alpha", "wide"], "no number"),
+        (["--source", "nowhere"], "neither a file nor one of"),
+        (["--source", "nowhere.csv"], "not a file"),
+        (["--batch", "0"], "batch"),
+        (["--action-weight", "-1"], "action-weight"),
+        (["--no-such-option"], "no-such-option"),
+        (["--resume"], "no run to resume"),
+    ],
+)
+def test_bad_option_is_one_sentence_and_exit_code_two(arguments, expected, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["geodesic", *arguments]) == 2
+    said = capsys.readouterr().err.strip()
+    assert expected in said
+    assert "\n" not in said
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_two_files_of_different_width_are_refused(tmp_path, capsys):
+    one, two = write(tmp_path / "a.csv", "1,2\n3,4\n"), write(tmp_path / "b.csv", "1\n2\n")
+    assert main(["geodesic", "--source", one, "--target", two]) == 2
+    assert "2 coordinates and the target 1" in capsys.readouterr().err
+
+
+def test_output_directory_that_is_a_file_is_refused_and_kept(tmp_path, capsys):
+    path = write(tmp_path / "precious", "data")
+    assert main(["geodesic", "--out", path]) == 2
+    assert "is a file" in capsys.readouterr().err
+    assert (tmp_path / "precious").read_text() == "data"
+
+
+def test_failed_training_exits_with_one_and_keeps_the_last_good_state(tmp_path, capsys):
+    # Coordinates at the edge of float32 overflow in the first step.
+    path = write(tmp_path / "far.csv", "1e30\n2e30\n")
+    out = tmp_path / "out"
+    assert main(["geodesic", *TINY, "--source", path, "--out", str(out)]) == 1
+    assert "non-finite at step 0" in capsys.readouterr().err
+    assert training.latest_step(out / "checkpoint") == 0
+
+
+def test_installed_command_in_a_fresh_directory(tmp_path):
+    write(tmp_path / "points.csv", "x,weight\n" + "\n".join(f"{i / 10},{1 + i % 3}" for i in range(30)))
+    command = [sys.executable, "-m", "wfr_flows", "geodesic", *TINY, "--source", "points.csv"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "exact d²_SWFR between samples" in done.stdout
+    assert {path.name for path in (tmp_path / "wfr-geodesic").iterdir()} == WRITTEN

@@ -1,0 +1,168 @@
+"""The UOT-gen objective against closed forms, and differentiability of everything along it."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from wfr_flows import dynamics, geodesics, measures, potentials
+from wfr_flows.measures import Particles
+
+LINEAR = potentials.from_function(lambda params, t, x: params["slope"] * x[0])
+
+
+def uniform(position):
+    return Particles(position, jnp.full(position.shape[0], -jnp.log(position.shape[0])))
+
+
+def normal_nodes(count=400):
+    """Gauss-Hermite particles: expectations under N(0, 1) to rounding."""
+    node, weight = np.polynomial.hermite_e.hermegauss(100)
+    return Particles(jnp.asarray(node)[:, None], jnp.log(jnp.asarray(weight) / np.sqrt(2 * np.pi)))
+
+
+def test_pure_reaction_has_kl_zero():
+    # The sign test: no transport (the gradient is taken out of the jet), source = target · exp((1/alpha)∫Φ)/Z.
+    alpha, slope = 1.5, 0.7
+    still = potentials.Potential(
+        LINEAR.init,
+        LINEAR.value,
+        lambda p, t, x: LINEAR.jet(p, t, x)._replace(gradient=jnp.zeros_like(x), laplacian=jnp.zeros(())),
+    )
+    target = normal_nodes()
+    # N(0,1) tilted by exp(slope x/alpha) is N(slope/alpha, 1).
+    source = Particles(target.position + slope / alpha, target.log_weight)
+    log_density = measures.gaussian([slope / alpha], [[1.0]]).log_density
+    evaluate = geodesics.objective(still, dynamics.Geometry(alpha), measures.standard_normal(1).log_density)
+    terms = evaluate({"slope": jnp.array(slope)}, source, target)
+    entropy = -jnp.sum(source.weight * jax.vmap(log_density)(source.position))
+    np.testing.assert_allclose(terms.cross_entropy - entropy, 0, atol=1e-10)
+    # With the other sign of Φ the KL is far from 0.
+    wrong = evaluate({"slope": jnp.array(-slope)}, source, target)
+    assert wrong.cross_entropy - entropy > 0.1
+
+
+def test_wasserstein_translation_has_known_terms():
+    # Φ = slope·x moves everything by -slope: N(slope, 1) -> N(0, 1) exactly.
+    nodes = normal_nodes()
+    slope = 1.3
+    source = Particles(nodes.position + slope, nodes.log_weight)
+    evaluate = geodesics.objective(
+        LINEAR, dynamics.Geometry(jnp.inf), measures.standard_normal(1).log_density
+    )
+    terms = evaluate({"slope": jnp.array(slope)}, source, nodes)
+    np.testing.assert_allclose(terms.cross_entropy, 0.5 * np.log(2 * np.pi * np.e), rtol=1e-10)
+    np.testing.assert_allclose(terms.action, 0.5 * slope**2, rtol=1e-10)
+    np.testing.assert_allclose(terms.velocity, 0, atol=1e-12)
+
+
+def test_objective_ignores_functions_of_time_and_masses(key):
+    # Adding c(t) to Φ changes nothing, nor do the masses of either end.
+    base = potentials.resnet(2, width=8)
+    shifted = potentials.from_function(lambda p, t, x: base.value(p, t, x) + 3 * jnp.sin(5 * t))
+    params = base.init(key)
+    source, target = (uniform(jax.random.normal(k, (20, 2))) for k in jax.random.split(key))
+    density = measures.standard_normal(2).log_density
+    geometry = dynamics.Geometry(0.8)
+    one = jax.jit(geodesics.objective(base, geometry, density, num_steps=16))(params, source, target)
+    two = jax.jit(geodesics.objective(shifted, geometry, density, num_steps=16))(
+        params,
+        source._replace(log_weight=source.log_weight + 2),
+        target._replace(log_weight=target.log_weight - 1),
+    )
+    np.testing.assert_allclose(np.array(one), np.array(two), rtol=1e-7)
+
+
+def test_weights_mean_repetition(key):
+    potential = potentials.resnet(1, width=4)
+    params = potential.init(key)
+    x = jnp.array([[-1.0], [0.4], [2.0]])
+    log_density = measures.standard_normal(1).log_density
+    evaluate = jax.jit(geodesics.objective(potential, dynamics.Geometry(1.0), log_density, num_steps=4))
+    weighted = Particles(x, jnp.log(jnp.array([1.0, 2.0, 3.0])))
+    repeated = uniform(x[jnp.array([0, 1, 1, 2, 2, 2])])
+    one, two = evaluate(params, weighted, weighted), evaluate(params, repeated, repeated)
+    np.testing.assert_allclose(np.array(one), np.array(two), rtol=1e-12)
+
+
+def test_zero_weights_do_not_count(key):
+    potential = potentials.resnet(1, width=4)
+    params = potential.init(key)
+    evaluate = geodesics.objective(
+        potential, dynamics.Geometry(1.0), measures.standard_normal(1).log_density, num_steps=2
+    )
+    kept = uniform(jax.random.normal(key, (5, 1)))
+    more = Particles(jnp.append(kept.position, jnp.ones((1, 1)), 0), jnp.append(kept.log_weight, -jnp.inf))
+    np.testing.assert_allclose(np.array(evaluate(params, more, more)), np.array(evaluate(params, kept, kept)))
+    gradient = jax.jit(jax.grad(lambda p: evaluate(p, more, more).total))(params)
+    assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+@pytest.mark.parametrize("alpha", [0.7, jnp.inf])
+def test_derivatives_of_the_objective(key, dtype, alpha):
+    potential = potentials.resnet(2, width=4)
+    params = jax.tree.map(lambda leaf: leaf.astype(dtype), potential.init(key))
+    source, target = (
+        jax.tree.map(lambda leaf: leaf.astype(dtype), uniform(jax.random.normal(k, (12, 2))))
+        for k in jax.random.split(key)
+    )
+    log_density = measures.standard_normal(2).log_density
+
+    def total(params):
+        evaluate = geodesics.objective(potential, dynamics.Geometry(alpha), log_density, num_steps=2)
+        return evaluate(params, source, target).total
+
+    @jax.jit
+    def derivatives(params):
+        forward = jax.jvp(total, (params,), (params,))
+        return *forward, *jax.jvp(jax.grad(total), (params,), (params,))
+
+    value, tangent, gradient, hessian_product = derivatives(params)
+    assert jax.tree.leaves(gradient)[0].dtype == dtype
+    inner = sum(
+        jnp.vdot(a, b) for a, b in zip(jax.tree.leaves(gradient), jax.tree.leaves(params), strict=True)
+    )
+    np.testing.assert_allclose(inner, tangent, rtol=1e-3 if dtype == jnp.float32 else 1e-9)
+    assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves((value, hessian_product)))
+    if dtype == jnp.float64:
+        step, moving = 1e-5, jax.jit(total)
+        moved = [moving(jax.tree.map(lambda leaf, s=s: leaf * (1 + s), params)) for s in (step, -step)]
+        np.testing.assert_allclose((moved[0] - moved[1]) / (2 * step), tangent, rtol=1e-6)
+
+
+def test_objective_vmaps_over_alpha_and_seeds(key):
+    potential = potentials.resnet(1, width=4)
+    params = jax.vmap(potential.init)(jax.random.split(key, 3))
+    measure = uniform(jax.random.normal(key, (10, 1)))
+
+    def total(alpha, params):
+        evaluate = geodesics.objective(
+            potential, dynamics.Geometry(alpha), measures.standard_normal(1).log_density, num_steps=2
+        )
+        return evaluate(params, measure, measure).total
+
+    batch = jax.jit(jax.vmap(total))(jnp.array([0.5, 2.0, jnp.inf]), params)
+    one = jax.tree.map(lambda leaf: leaf[1], params)
+    single, gradient = jax.jit(jax.value_and_grad(total))(2.0, one)
+    np.testing.assert_allclose(batch[1], single, rtol=1e-10)
+    assert jnp.isfinite(gradient)
+
+
+def test_unusable_arguments_are_named():
+    potential = potentials.resnet(1)
+    with pytest.raises(ValueError, match="spherical"):
+        geodesics.objective(
+            potential, dynamics.Geometry(1.0, spherical=False), measures.standard_normal(1).log_density
+        )
+    with pytest.raises(ValueError, match="action_weight"):
+        geodesics.objective(
+            potential, dynamics.Geometry(1.0), measures.standard_normal(1).log_density, action_weight=-1.0
+        )
+    measure = uniform(jnp.zeros((2, 1)))
+    evaluate = geodesics.objective(
+        potential, dynamics.Geometry(-1.0), measures.standard_normal(1).log_density
+    )
+    params = potential.init(jax.random.key(0))
+    with pytest.raises(ValueError, match="alpha"):
+        evaluate(params, measure, measure)

@@ -1,0 +1,416 @@
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.optimize
+from helpers import directional_difference, numerical_gradient, single_precision
+
+from wfr_flows.measures import Particles, particles
+from wfr_flows.static import (
+    DualPotentials,
+    dirac_to_measure,
+    pair_cost,
+    semi_coupling,
+    spherical_time,
+    spherical_wfr,
+    transport_plan,
+    travel,
+    wfr,
+)
+
+SIZE = 5
+_solve = jax.jit(wfr)
+_solve_spherical = jax.jit(spherical_wfr)
+_fine = jax.jit(partial(wfr, tolerance=1e-5))
+
+
+def _cloud(seed, shift=0.0, scale=1.0, mass=None):
+    random = np.random.default_rng(seed)
+    measure = particles(scale * random.normal(size=(SIZE, 2)) + shift, random.uniform(0.3, 1.5, SIZE))
+    if mass is None:
+        return measure
+    return Particles(measure.position, measure.normalise().log_weight + np.log(mass))
+
+
+def _pair(seed=0, **options):
+    return _cloud(2 * seed, **options), _cloud(2 * seed + 1, shift=0.5, **options)
+
+
+def _distances(source, target):
+    x, y = np.asarray(source.position), np.asarray(target.position)
+    return np.linalg.norm(x[:, None] - y[None], axis=-1)
+
+
+def _reference(source, target, alpha):
+    """The dual of log-entropy transport in unit-cone potentials, by sequential quadratic programming."""
+    z = _distances(source, target) / (2 * np.sqrt(alpha))
+    rows, columns = np.nonzero(z < np.pi / 2)
+    cost = -2 * np.log(np.cos(z[rows, columns]))
+    weight = np.concatenate([source.weight, target.weight])
+    constraint = np.zeros((len(rows), 2 * SIZE))
+    constraint[np.arange(len(rows)), rows] = constraint[np.arange(len(rows)), SIZE + columns] = 1
+    found = scipy.optimize.minimize(
+        lambda p: -np.sum(weight * -np.expm1(-p)),
+        np.zeros(2 * SIZE),
+        jac=lambda p: -weight * np.exp(-p),
+        bounds=[(-8, 40)] * (2 * SIZE),
+        constraints={"type": "ineq", "fun": lambda p: cost - constraint @ p, "jac": lambda p: -constraint},
+        method="SLSQP",
+        options={"ftol": 1e-14, "maxiter": 1000},
+    )
+    assert found.success
+    return -2 * alpha * found.fun
+
+
+def _linear_program(source, target):
+    cost = 0.5 * _distances(source, target) ** 2
+    rows = np.kron(np.eye(SIZE), np.ones(SIZE))
+    columns = np.kron(np.ones(SIZE), np.eye(SIZE))
+    marginals = np.concatenate([source.weight, target.weight])
+    return scipy.optimize.linprog(cost.ravel(), A_eq=np.vstack([rows, columns]), b_eq=marginals).fun
+
+
+def _assert_certified(result, tolerance=1e-3):
+    assert np.isfinite(result.value)
+    assert result.value >= 0
+    assert 0 <= result.lower_bound <= result.value * (1 + 1e-12)
+    np.testing.assert_allclose(
+        result.gap, result.value - result.lower_bound, atol=1e-14 * float(result.value)
+    )
+    assert result.converged
+    assert result.gap <= tolerance * result.value
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("alpha", [0.05, 0.3, 1.0, 20.0])
+def test_value_agrees_with_an_independent_solver(seed, alpha):
+    source, target = _pair(seed)
+    result = _fine(source, target, alpha)
+    _assert_certified(result, 1e-5)
+    exact = _reference(source, target, alpha)
+    assert result.lower_bound <= exact * (1 + 1e-8)
+    assert result.value >= exact * (1 - 1e-8)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_wasserstein_value_agrees_with_linear_programming(seed):
+    source, target = _pair(seed, mass=2.0)
+    result = _solve(source, target, jnp.inf)
+    _assert_certified(result)
+    exact = _linear_program(source, target)
+    assert result.lower_bound <= exact * (1 + 1e-9)
+    assert result.value >= exact * (1 - 1e-9)
+
+
+def test_large_alpha_approaches_the_wasserstein_value():
+    source, target = _pair(mass=1.0)
+    result = _solve(source, target, 1e6)
+    _assert_certified(result)
+    exact = _linear_program(source, target)
+    assert result.lower_bound <= exact * (1 + 1e-5)
+    assert result.value >= exact * (1 - 1e-5)
+
+
+@pytest.mark.parametrize("alpha", [0.05, 1.0, 20.0])
+def test_potentials_are_feasible_and_give_the_lower_bound(alpha):
+    source, target = _pair()
+    result = _solve(source, target, alpha)
+    f, g = (np.asarray(p) for p in result.potentials)
+    z = _distances(source, target) / (2 * np.sqrt(alpha))
+    near = z < np.pi / 2
+    slack = (-4 * alpha * np.log(np.cos(np.where(near, z, 0.0))) - f[:, None] - g[None, :])[near]
+    assert slack.min() >= -1e-9 * alpha
+    value = (
+        2 * alpha * (source.weight @ -np.expm1(-f / 2 / alpha) + target.weight @ -np.expm1(-g / 2 / alpha))
+    )
+    np.testing.assert_allclose(value, result.lower_bound, rtol=1e-9)
+
+
+def _zero_weights(source, target):
+    weight = np.asarray(source.weight) * [0, 1, 1, 0, 1], np.asarray(target.weight) * [1, 0, 1, 1, 0]
+    return tuple(particles(m.position, w) for m, w in zip((source, target), weight, strict=True))
+
+
+CASES = {
+    "generic": _pair,
+    "zero weights": lambda: _zero_weights(*_pair()),
+    "some coincident points": lambda: (_cloud(0), _cloud(0)._replace(log_weight=_cloud(1).log_weight)),
+    "all source points coincide": lambda: (_cloud(0)._replace(position=jnp.ones((SIZE, 2))), _cloud(1)),
+    "far apart": lambda: (_cloud(0), _cloud(1, shift=1e3)),
+    "heavy target": lambda: (_cloud(0, mass=1.0), _cloud(1, shift=0.5, mass=1e6)),
+    "light target": lambda: (_cloud(0, mass=1.0), _cloud(1, shift=0.5, mass=1e-6)),
+    "tiny scale": lambda: _pair(scale=1e-3),
+    "large scale": lambda: _pair(scale=1e3),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("alpha", [1e-3, 0.1, 1.0, 100.0, 1e4])
+def test_hard_cases_are_certified(case, alpha):
+    source, target = CASES[case]()
+    result = _solve(source, target, alpha)
+    _assert_certified(result)
+    largest = 2 * alpha * (source.mass + target.mass)
+    hellinger = 2 * alpha * (jnp.sqrt(source.mass) - jnp.sqrt(target.mass)) ** 2
+    # Growth alone is the least that a change of mass can cost, dying and being born the most.
+    assert hellinger * (1 - 1e-9) <= result.value <= largest * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_hard_cases_in_the_wasserstein_limit(case):
+    source, target = (m.normalise() for m in CASES[case]())
+    result = _solve(source, target, jnp.inf)
+    _assert_certified(result)
+    np.testing.assert_allclose(result.value, _linear_program(source, target), rtol=1.1e-3)
+
+
+def test_equal_measures_are_at_distance_zero():
+    source = _cloud(0)
+    for alpha in (1e-3, 1.0, 1e4, jnp.inf):
+        result = _solve(source, source, alpha)
+        # The bounds meet at 0, where no relative gap can be certified: only their size counts.
+        assert 0 <= result.value < 1e-6
+        assert abs(result.lower_bound) <= result.value
+
+
+def test_measures_beyond_reach_only_die_and_are_born():
+    source, target = _cloud(0), _cloud(1, shift=100.0)
+    result = _solve(source, target, 0.5)
+    np.testing.assert_allclose(result.value, source.mass + target.mass, rtol=1e-12)
+    np.testing.assert_allclose(result.lower_bound, result.value, rtol=1e-12)
+    assert result.converged
+    np.testing.assert_array_equal(transport_plan(result, source, target, 0.5), 0.0)
+
+
+def test_unequal_masses_are_infinitely_far_in_the_wasserstein_limit():
+    source, target = _cloud(0, mass=1.0), _cloud(1, mass=2.0)
+    assert _solve(source, target, jnp.inf).value == jnp.inf
+
+
+def test_the_distance_is_symmetric():
+    source, target = _pair()
+    for alpha in (0.1, 1.0, 100.0):
+        there, back = _solve(source, target, alpha), _solve(target, source, alpha)
+        # Both intervals hold the one true value.
+        assert there.lower_bound <= back.value
+        assert back.lower_bound <= there.value
+
+
+@pytest.mark.parametrize("factor", [1e-5, 7.0, 1e5])
+def test_the_squared_distance_scales_with_mass(factor):
+    source, target = _pair()
+    scaled = (m._replace(log_weight=m.log_weight + np.log(factor)) for m in (source, target))
+    np.testing.assert_allclose(
+        _solve(*scaled, 1.0).value, factor * _solve(source, target, 1.0).value, rtol=1e-3
+    )
+
+
+def test_scaling_space_by_a_factor_scales_alpha_by_its_square():
+    source, target = _pair()
+    wide = (m._replace(position=10 * m.position) for m in (source, target))
+    np.testing.assert_allclose(_solve(*wide, 100.0).value, 100 * _solve(source, target, 1.0).value, rtol=1e-3)
+
+
+def test_triangle_inequality():
+    a, b, c = (_cloud(i, shift=i / 2) for i in range(3))
+    for solve in (_solve, _solve_spherical):
+        ab, bc, ac = (jnp.sqrt(solve(x, y, 1.0).value) for x, y in ((a, b), (b, c), (a, c)))
+        assert ac <= (ab + bc) * (1 + 1e-3)
+
+
+def test_spherical_distance_is_that_of_the_normalised_measures():
+    source, target = _pair()
+    for alpha in (0.1, 1.0, 50.0):
+        result = _solve_spherical(source, target, alpha)
+        _assert_certified(result)
+        plain = _solve(source.normalise(), target.normalise(), alpha)
+        theta = np.arccos(1 - plain.value / (4 * alpha))
+        np.testing.assert_allclose(result.value, 2 * alpha * theta**2, rtol=2e-3)
+        assert plain.lower_bound <= result.value
+        assert result.value <= alpha * np.pi**2 / 2
+
+
+# --- semi-couplings and geodesics ---
+
+
+@partial(jax.jit, static_argnames="num_pairs")
+def _coupled(source, target, alpha, num_pairs=None):
+    result = wfr(source, target, alpha, tolerance=1e-4)
+    return result, semi_coupling(result, source, target, alpha, num_pairs=num_pairs)
+
+
+def _marginal(position, diracs_position, mass):
+    distance = np.linalg.norm(np.asarray(position)[:, None] - np.asarray(diracs_position)[None], axis=-1)
+    return np.where(distance == 0, np.asarray(mass)[None], 0.0).sum(axis=1)
+
+
+@pytest.mark.parametrize("num_pairs", [None, 6, 1])
+@pytest.mark.parametrize("case", ["generic", "zero weights", "far apart", "heavy target"])
+def test_marginals_of_a_semi_coupling_are_exact(case, num_pairs):
+    source, target = CASES[case]()
+    for alpha in (0.05, 1.0, 100.0):
+        _, diracs = _coupled(source, target, alpha, num_pairs)
+        assert all(np.isfinite(part).all() for part in diracs)
+        assert (diracs.source_mass >= 0).all()
+        assert (diracs.target_mass >= 0).all()
+        left = _marginal(source.position, diracs.source, diracs.source_mass)
+        arrived = _marginal(target.position, diracs.target, diracs.target_mass)
+        np.testing.assert_allclose(left, source.weight, rtol=1e-10, atol=1e-14)
+        np.testing.assert_allclose(arrived, target.weight, rtol=1e-10, atol=1e-14)
+
+
+def test_marginals_of_the_wasserstein_coupling_are_exact():
+    source, target = _pair(mass=1.0)
+    _, diracs = _coupled(source, target, jnp.inf)
+    np.testing.assert_allclose(diracs.source_mass, diracs.target_mass, rtol=1e-12)
+    np.testing.assert_allclose(
+        _marginal(source.position, diracs.source, diracs.source_mass), source.weight, rtol=1e-10
+    )
+    np.testing.assert_allclose(
+        _marginal(target.position, diracs.target, diracs.target_mass), target.weight, rtol=1e-10
+    )
+
+
+@pytest.mark.parametrize("alpha", [0.05, 1.0, 100.0])
+def test_total_mass_on_a_geodesic_and_cost_of_the_semi_coupling(alpha):
+    source, target = _pair()
+    result, diracs = _coupled(source, target, alpha)
+    # The value is the cost of this semi-coupling, not of another.
+    cost = pair_cost(
+        jnp.sum((diracs.source - diracs.target) ** 2, axis=1), diracs.source_mass, diracs.target_mass, alpha
+    ).sum()
+    np.testing.assert_allclose(cost, result.value, rtol=1e-8)
+    hk = result.value / (2 * alpha)
+    for t in (0.0, 0.2, 0.5, 1.0):
+        expected = (1 - t) * source.mass + t * target.mass - t * (1 - t) * hk
+        np.testing.assert_allclose(travel(diracs, t, alpha).mass.sum(), expected, rtol=1e-8)
+
+
+def test_a_spherical_geodesic_has_constant_speed():
+    source, target = (m.normalise() for m in _pair())
+    alpha = 1.0
+    plain, diracs = _coupled(source, target, alpha)
+    whole = _solve_spherical(source, target, alpha)
+    theta = np.arccos(1 - plain.value / (4 * alpha))
+
+    def at(time):
+        state = travel(diracs, spherical_time(time, theta)[0], alpha)
+        return Particles(state.position, jnp.log(state.mass)).normalise()
+
+    nodes = [0.0, 0.3, 0.8, 1.0]
+    measures = jax.tree.map(lambda *leaves: jnp.stack(leaves), *map(at, nodes))
+    for i, j in ((0, 1), (1, 2), (2, 3), (0, 2)):
+        result = _solve_spherical(*(jax.tree.map(lambda a, k=k: a[k], measures) for k in (i, j)), alpha)
+        _assert_certified(result)
+        share = abs(nodes[j] - nodes[i]) ** 2
+        # The path is as long as its coupling costs; the solves are certified to 1e-3, the coupling to 1e-4.
+        np.testing.assert_allclose(result.value, share * whole.value, rtol=3e-3)
+
+
+# --- derivatives, transformations, types ---
+
+_gradient = jax.jit(jax.grad(lambda s, t, alpha: wfr(s, t, alpha, tolerance=1e-6).value, argnums=(0, 1, 2)))
+
+
+@pytest.mark.parametrize("alpha", [0.3, 2.0])
+def test_gradients_match_finite_differences_of_the_independent_solver(alpha):
+    # Differences of our own value would carry its gap; those of the reference are good to 1e-7.
+    pair = _pair()
+    gradient = _gradient(*pair, alpha)
+    for side in range(2):
+        for field in Particles._fields:
+
+            def value(x, side=side, field=field):
+                moved = list(pair)
+                moved[side] = pair[side]._replace(**{field: x})
+                return _reference(*moved, alpha)
+
+            numerical = numerical_gradient(value, getattr(pair[side], field), step=1e-3)
+            actual = getattr(gradient[side], field)
+            np.testing.assert_allclose(actual, numerical, atol=2e-3 * abs(numerical).max(), rtol=0)
+    numerical = numerical_gradient(lambda a: _reference(*pair, float(a)), np.array(alpha), step=1e-3)
+    np.testing.assert_allclose(gradient[2], numerical, rtol=2e-3)
+
+
+@pytest.mark.parametrize("alpha", [0.5, 5.0])
+def test_gradients_of_a_dirac_match_its_closed_form(alpha):
+    # One source particle: every derivative is known exactly.
+    source = Particles(jnp.array([[0.2, -0.1]]), jnp.array([0.4]))
+    target = _cloud(1)
+
+    def closed(s, t, a):
+        return dirac_to_measure(s.position[0], jnp.exp(s.log_weight[0]), t, a)
+
+    actual = _gradient(source, target, alpha)
+    expected = jax.jit(jax.grad(closed, argnums=(0, 1, 2)))(source, target, alpha)
+    for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, rtol=2e-3, atol=1e-4)
+
+
+def test_gradient_with_zero_weights_coincident_points_and_unmatched_mass_is_finite():
+    source, target = _zero_weights(*_pair())
+    source = source._replace(position=source.position.at[1].set(target.position[2]).at[4].set(99.0))
+    for leaf in jax.tree.leaves(_gradient(source, target, 1.0)):
+        assert np.isfinite(leaf).all()
+
+
+def test_gradient_of_the_spherical_distance_ignores_mass():
+    source, target = _pair()
+    value = jax.jit(lambda s: spherical_wfr(s, target, 1.0, tolerance=1e-5).value)
+    gradient = jax.jit(jax.grad(value))(source)
+    np.testing.assert_allclose(gradient.log_weight.sum(), 0.0, atol=1e-10)
+    direction = Particles(jnp.ones_like(source.position), jnp.zeros(SIZE))
+    expected = directional_difference(value, source, direction, step=1e-2)
+    np.testing.assert_allclose(gradient.position.sum(), expected, rtol=1e-2)
+
+
+def test_vmap_over_alpha_and_over_a_batch():
+    batch = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(_pair(i) for i in range(3)))
+    alphas = jnp.array([0.1, 1.0, 30.0])
+    batched = jax.jit(jax.vmap(wfr))(*batch, alphas)
+    assert batched.converged.all()
+    for i in range(3):
+        alone = _solve(*_pair(i), alphas[i])
+        np.testing.assert_allclose(batched.value[i], alone.value, rtol=1e-9)
+        np.testing.assert_allclose(batched.lower_bound[i], alone.lower_bound, rtol=1e-9)
+
+
+@pytest.mark.parametrize("alpha", [1e-2, 1.0, 1e4, np.inf])
+def test_single_precision(alpha):
+    pair = _pair(mass=1.0)
+    rough = jax.jit(wfr)(*single_precision(pair), jnp.float32(alpha))
+    assert rough.value.dtype == rough.lower_bound.dtype == jnp.float32
+    assert rough.converged
+    np.testing.assert_allclose(rough.value, _solve(*pair, alpha).value, rtol=1.1e-3)
+
+
+def test_the_iteration_limit_is_reported():
+    result = jax.jit(partial(wfr, tolerance=1e-12, max_iterations=20))(*_pair(), 1.0)
+    assert not result.converged
+    assert result.num_iterations <= 20
+    assert result.lower_bound <= result.value
+
+
+def test_results_are_trees_of_arrays():
+    result = _solve(*_pair(), 1.0)
+    assert isinstance(result.potentials, DualPotentials)
+    assert result.potentials.source.shape == result.entropic.target.shape == (SIZE,)
+    assert transport_plan(result, *_pair(), 1.0).shape == (SIZE, SIZE)
+
+
+@pytest.mark.parametrize("solve", [wfr, spherical_wfr])
+def test_mistakes_are_refused(solve):
+    source, target = _pair()
+    line = particles([0.0, 1.0])
+    with pytest.raises(ValueError, match="dimension"):
+        solve(source, line, 1.0)
+    with pytest.raises(ValueError, match="shapes"):
+        solve(source, Particles(jnp.zeros(3), jnp.zeros(3)), 1.0)
+    for tolerance in (0.0, -1e-3, float("nan")):
+        with pytest.raises(ValueError, match="tolerance"):
+            solve(source, target, 1.0, tolerance=tolerance)
+    for alpha in (0.0, -1.0, float("nan")):
+        with pytest.raises(ValueError, match="alpha"):
+            solve(source, target, alpha)
