@@ -22,7 +22,7 @@ def normal_nodes(count=400):
 
 
 def test_pure_reaction_has_kl_zero():
-    # The sign test: no transport (the gradient is taken out of the jet), source = target · exp((1/alpha)∫Φ)/Z.
+    # The sign test: no transport (the jet has no gradient), and source = target · exp((1/alpha)∫Φ)/Z.
     alpha, slope = 1.5, 0.7
     still = potentials.Potential(
         LINEAR.init,

@@ -158,6 +158,13 @@ def test_hard_cases_are_certified(case, alpha):
     assert hellinger * (1 - 1e-9) <= result.value <= largest * (1 + 1e-9)
 
 
+@pytest.mark.parametrize("case", ["heavy target", "light target"])
+@pytest.mark.parametrize("alpha", [0.1, 1.0, 1e4])
+def test_a_small_tolerance_is_met_between_very_different_masses(case, alpha):
+    # Almost all of the value is growth: smoothing must not stop while it still matters to the certificate.
+    _assert_certified(_fine(*CASES[case](), alpha), 1e-5)
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_hard_cases_in_the_wasserstein_limit(case):
     source, target = (m.normalise() for m in CASES[case]())
@@ -346,7 +353,8 @@ def test_gradients_of_a_dirac_match_its_closed_form(alpha):
     actual = _gradient(source, target, alpha)
     expected = jax.jit(jax.grad(closed, argnums=(0, 1, 2)))(source, target, alpha)
     for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
-        np.testing.assert_allclose(a, b, rtol=2e-3, atol=1e-4)
+        # A gap of 1e-6 leaves the plan, and so the derivatives, uncertain to its square root.
+        np.testing.assert_allclose(a, b, rtol=0, atol=2e-3 * abs(b).max())
 
 
 def test_gradient_with_zero_weights_coincident_points_and_unmatched_mass_is_finite():

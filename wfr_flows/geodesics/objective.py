@@ -57,7 +57,7 @@ def objective(
       solver: as in `dynamics.integrate`.
 
     Returns:
-      ``(params, source, target) -> Objective``, ``source`` and ``target`` weighted samples of both ends; their
+      ``(params, source, target) -> Objective``, of weighted samples of both ends; their
       masses are normalised.
 
     Raises:

@@ -7,7 +7,6 @@ order are finite at ``q = 0``, where a square root would give NaN.
 import math
 from collections.abc import Callable
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
