@@ -77,11 +77,11 @@ def add_parser(commands) -> None:
     add = tuning.add_argument
     add("--num-samples", type=_count, help="samples of each end for the exact distance (2000; quick 500)")
     add("--width", type=_count, default=32, help="width of the potential network (32)")
-    add("--matching-steps", type=_count, help="warm-start steps (5000; quick 1000)")
-    add("--refinement-steps", type=_count, help="UOT-gen steps (300; quick 40)")
-    add("--batch", type=_count, default=1024, help="particles per refinement step at either end (1024)")
+    add("--matching-steps", type=_count, help="warm-start steps (5000; quick 800)")
+    add("--refinement-steps", type=_count, help="UOT-gen steps (300; quick 20)")
+    add("--batch", type=_count, help="particles per refinement step at either end (1024; quick 512)")
     add("--num-steps", type=_count, default=8, help="Runge-Kutta steps while training (8)")
-    add("--action-weight", type=_weight, default=0.005, help="gamma1 (0.005)")
+    add("--action-weight", type=_weight, default=0.002, help="gamma1 (0.002)")
     add("--velocity-weight", type=_weight, default=0.05, help="gamma2 (0.05)")
     parser.set_defaults(run=run)
 
@@ -133,9 +133,9 @@ def _settings(options: argparse.Namespace) -> Settings:
         seed=options.seed,
         num_samples=pick(options.num_samples, 2000, 500),
         width=options.width,
-        matching_steps=pick(options.matching_steps, 5000, 1000),
-        refinement_steps=pick(options.refinement_steps, 300, 40),
-        batch=options.batch,
+        matching_steps=pick(options.matching_steps, 5000, 800),
+        refinement_steps=pick(options.refinement_steps, 300, 20),
+        batch=pick(options.batch, 1024, 512),
         num_steps=options.num_steps,
         action_weight=options.action_weight,
         velocity_weight=options.velocity_weight,

@@ -97,7 +97,7 @@ def solve(problem: Problem, settings: Settings, out: Path, clock: Clock, console
     with clock.stage("exact"):
         exact = jax.block_until_ready(_exact(next(keys), problem, settings))
     potential = potentials.resnet(problem.source.dim, width=settings.width)
-    params = potential.init(next(keys))
+    params = jax.jit(potential.init)(next(keys))
     params = _train(
         next(keys), problem, settings, potential, params, exact, out / "checkpoint", clock, console
     )
@@ -136,7 +136,7 @@ def _sample(key: Key, distribution: Distribution, whole: Particles | None, size:
     """The whole weighted sample of a file if it is small enough, otherwise ``size`` draws."""
     if whole is not None and whole.position.shape[0] <= size:
         return whole
-    return distribution.sample(key, size)
+    return jax.jit(distribution.sample, static_argnums=1)(key, size)
 
 
 def _train(key, problem, settings, potential, params, exact, directory, clock, console) -> Params:
@@ -319,7 +319,7 @@ def _summary(
 
 
 def _write_particles(path: Path, exact: Exact, evaluation: Evaluation) -> None:
-    matters = np.asarray(exact.diracs.source_mass + exact.diracs.target_mass) > 1e-12
+    matters = np.asarray(exact.diracs.source_mass + exact.diracs.target_mass) > 1e-10
     generated = evaluation.reverse.at(-1)
     arrays = {
         "position": generated.position,
@@ -332,9 +332,7 @@ def _write_particles(path: Path, exact: Exact, evaluation: Evaluation) -> None:
         "forward_log_weight": evaluation.forward.log_weight,
     }
     buffer = io.BytesIO()
-    np.savez_compressed(
-        buffer, allow_pickle=False, **{name: np.asarray(value) for name, value in arrays.items()}
-    )
+    np.savez(buffer, allow_pickle=False, **{name: np.asarray(value) for name, value in arrays.items()})
     write_atomically(path, buffer.getvalue())
 
 

@@ -38,7 +38,7 @@ def matching(
     inverse_alpha = geometry.inverse_alpha
     flat = inverse_alpha == 0
     alpha = jnp.where(flat, 0.0, geometry.alpha)
-    angle = cone_angle(diracs, geometry.alpha)
+    angle = jax.jit(cone_angle)(diracs, geometry.alpha)
     cone_value = 4 * jnp.sin(angle / 2) ** 2
     share = diracs.source_mass + diracs.target_mass
     cumulative = jnp.cumsum(share)

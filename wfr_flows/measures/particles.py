@@ -69,11 +69,13 @@ def particles(position, weight=None, *, name: str = "position") -> Particles:
     num = position.shape[0]
     if num == 0:
         raise ValueError(f"{name} is empty; give at least one point.")
+    with np.errstate(over="ignore"):
+        position = position.astype(np.dtype(jnp.result_type(float)))
     bad = ~np.isfinite(position).all(axis=1)
     if bad.any():
         raise ValueError(
-            f"{name} has {bad.sum()} rows with NaN or infinite entries (first: row {int(bad.argmax())});"
-            " remove or repair them."
+            f"{name} has {bad.sum()} rows with NaN or infinite entries in {position.dtype}"
+            f" (first: row {int(bad.argmax())}); remove or repair them."
         )
     weight = np.full(num, 1.0 / num) if weight is None else _check_weight(np.asarray(weight), num, name)
     dtype = jnp.result_type(float)
@@ -104,5 +106,7 @@ def resample(key: Key, measure: Particles, size: int) -> Particles:
     cumulative = jnp.cumsum(jax.nn.softmax(measure.log_weight))
     points = (jnp.arange(size) + jax.random.uniform(offset_key, dtype=dtype)) / size * cumulative[-1]
     index = jnp.searchsorted(cumulative, points.astype(dtype), side="right")
-    index = jax.random.permutation(order_key, jnp.clip(index, 0, cumulative.shape[0] - 1))
+    # Rounding may carry the last point to the end: it belongs to the last particle that has weight.
+    last = cumulative.shape[0] - 1 - jnp.argmax(measure.log_weight[::-1] > -jnp.inf)
+    index = jax.random.permutation(order_key, jnp.minimum(index, last))
     return Particles(measure.position[index], jnp.full((size,), -jnp.log(size), dtype))

@@ -42,9 +42,14 @@ def read_particles(path: str | Path, *, weight: str | None = None) -> Particles:
     if path.suffix.lower() not in readers:
         raise ValueError(f"{path} has the ending '{path.suffix}'; give a .csv, .npy or .npz file.")
     position, name, values = readers[path.suffix.lower()](path, weight)
-    if values is not None and name.startswith("log_"):
-        values = np.exp(values - np.max(values, initial=-np.inf, where=np.isfinite(values)))
-    return particles(position, values, name=str(path))
+    if values is None or not name.startswith("log_"):
+        return particles(position, values, name=str(path))
+    if values.dtype.kind not in "fiu":
+        raise ValueError(f"{path}: the weights '{name}' have dtype {values.dtype}; give real numbers.")
+    values = values.astype(float)
+    shift = max(values[np.isfinite(values)], default=0.0)
+    measure = particles(position, np.exp(values - shift), name=str(path))
+    return measure._replace(log_weight=measure.log_weight + shift)
 
 
 def _read_npy(path: Path, weight: str | None):
@@ -79,10 +84,19 @@ def _read_csv(path: Path, weight: str | None):
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not text; give a CSV file in UTF-8.") from error
     delimiter = max(",;\t", key=text.split("\n", 1)[0].count)
-    rows = [row for row in csv.reader(text.splitlines(), delimiter=delimiter) if any(c.strip() for c in row)]
+    try:
+        rows = [
+            row for row in csv.reader(text.splitlines(), delimiter=delimiter) if any(c.strip() for c in row)
+        ]
+    except csv.Error as error:
+        raise ValueError(f"{path} is no CSV file ({error}); repair it.") from error
     if not rows:
         raise ValueError(f"{path} holds no rows; give a file with at least one point.")
     header = [] if all(_is_number(cell) for cell in rows[0]) else [cell.strip() for cell in rows.pop(0)]
+    if any(_is_number(cell) for cell in header):
+        raise ValueError(f"{path}, row 1 mixes numbers and words; give numbers, or a header of names.")
+    if not rows:
+        raise ValueError(f"{path} holds no rows after its header; give a file with at least one point.")
     width = len(header or rows[0])
     for line, row in enumerate(rows, start=2 if header else 1):
         if len(row) != width:
@@ -101,7 +115,10 @@ def _read_csv(path: Path, weight: str | None):
 def _weight_name(path: Path, names: list[str], wanted: str | None) -> str:
     if wanted is not None and wanted not in names:
         raise ValueError(f"{path} has no weights '{wanted}'; it has {names or 'no header'}.")
-    return wanted or next((name for name in WEIGHT_NAMES if name in names), "")
+    found = [name for name in WEIGHT_NAMES if name in names]
+    if wanted is None and len(found) > 1:
+        raise ValueError(f"{path} has several weights, {found}; keep one of them.")
+    return wanted or (found[0] if found else "")
 
 
 def _is_number(cell: str) -> bool:

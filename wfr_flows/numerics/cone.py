@@ -17,6 +17,7 @@ REACH = (math.pi / 2) ** 2
 """Squared cone angle at which transport stops paying: ``|x-y| = π√alpha``."""
 
 _SERIES_BELOW = 1e-2
+_LOG1P_BELOW = 0.6
 # Taylor coefficients in q, highest order first.
 _LOG_COS = (21844 / 42567525, 691 / 467775, 62 / 14175, 17 / 1260, 2 / 45, 1 / 6, 1.0)
 _SINC_SQUARED = (1 / 1814400, -1 / 20160, 1 / 360, -1 / 12, 1.0)
@@ -55,7 +56,15 @@ def log_cos_ratio(q: ArrayLike) -> Array:
     >>> float(log_cos_ratio(0.0))
     1.0
     """
-    return _analytic(q, _LOG_COS, lambda s: -2.0 * jnp.log(jnp.cos(jnp.sqrt(s))) / s)
+    return _analytic(q, _LOG_COS, _log_cos_closed)
+
+
+def _log_cos_closed(q: Array) -> Array:
+    """``-2 log cos √q / q`` without cancellation at small q, nor loss of digits close to ``(π/2)²``."""
+    z = jnp.sqrt(q)
+    small = q < _LOG1P_BELOW
+    near = -jnp.log1p(-(jnp.sin(jnp.where(small, z, 0.0)) ** 2))
+    return jnp.where(small, near, -2.0 * jnp.log(jnp.cos(jnp.where(small, 0.0, z)))) / q
 
 
 def sinc_squared(q: ArrayLike) -> Array:

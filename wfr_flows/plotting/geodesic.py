@@ -36,6 +36,7 @@ def geodesic(
     """
     from matplotlib.figure import Figure  # noqa: PLC0415  slow to import
 
+    forward, reverse = jax.tree.map(np.asarray, (forward, reverse))
     figure = Figure(figsize=(13, 8.2), layout="constrained")
     axes = figure.subplots(2, 2)
     if forward.position.shape[-1] == 1:
@@ -84,7 +85,9 @@ def _known(axis, log_density) -> None:
         return
     low, high = axis.get_xlim()
     x = np.linspace(low, high, 400)
-    axis.plot(x, np.exp(jax.vmap(log_density)(x[:, None])), color="black", linestyle="--", linewidth=1)
+    axis.plot(
+        x, np.exp(jax.jit(jax.vmap(log_density))(x[:, None])), color="black", linestyle="--", linewidth=1
+    )
 
 
 def _clouds(axis, trajectory: Trajectory, title: str) -> None:
@@ -125,7 +128,7 @@ def _paths_in_plane(figure, axis, trajectory: Trajectory) -> None:
 def _lines(figure, axis, points: list[np.ndarray], trajectory: Trajectory, chosen: np.ndarray) -> None:
     from matplotlib.collections import LineCollection  # noqa: PLC0415
 
-    ratio = np.asarray(trajectory.log_weight - trajectory.log_weight[0])[:, chosen] / np.log(10)
+    ratio = (trajectory.log_weight - trajectory.log_weight[0])[:, chosen] / np.log(10)
     segments = np.concatenate([np.stack([path[:-1], path[1:]], axis=1) for path in points])
     limit = max(1e-3, float(np.abs(ratio).max()))
     lines = LineCollection(list(segments), cmap="coolwarm", linewidths=1)

@@ -37,9 +37,9 @@ class StaticResult(NamedTuple):
       gap: ``value - lower_bound``.
       potentials: the feasible dual potentials behind ``lower_bound`` (plain WFR between the measures, or
         between their normalisations for the spherical distance).
-      entropic: the potentials of the smoothed problem at ``epsilon``, from which the plan is
-        ``exp((f + g - c)/epsilon) μν``.
-      epsilon: last smoothing, energy units.
+      entropic: the potentials of the smoothed problem at ``epsilon`` whose plan gave ``value``:
+        ``exp((f + g - c)/epsilon) μν``, see `transport_plan`.
+      epsilon: the smoothing of that plan, energy units.
       num_iterations: Sinkhorn iterations.
       converged: whether ``gap <= tolerance · value``.
     """
@@ -69,6 +69,8 @@ class _State(NamedTuple):
     entropic: DualPotentials
     potentials: DualPotentials
     epsilon: Scalar
+    best_entropic: DualPotentials
+    best_epsilon: Scalar
     lower: Scalar
     upper: Scalar
     num_iterations: Array
@@ -114,18 +116,18 @@ def wfr(
         lambda s: _advance(fixed, s, tolerance),
         _initial(fixed),
     )
-    plan = jax.lax.stop_gradient(_plan(fixed, state.entropic, state.epsilon))
-    # The plan of the last smoothing gives derivatives; the best bound seen gives the number.
+    plan = jax.lax.stop_gradient(_plan(fixed, state.best_entropic, state.best_epsilon))
+    # At the best plan found the derivatives of its cost are those of d² itself: the envelope theorem.
     value = _semi_coupling_cost(problem, plan)
-    value = value - jax.lax.stop_gradient(value) + state.upper
+    value = jnp.where(jnp.isfinite(state.upper), value - jax.lax.stop_gradient(value) + state.upper, jnp.inf)
     gap = jax.lax.stop_gradient(value) - state.lower
     return StaticResult(
         value,
         state.lower,
         gap,
         state.potentials,
-        state.entropic,
-        state.epsilon,
+        state.best_entropic,
+        state.best_epsilon,
         state.num_iterations,
         gap <= tolerance * state.upper,
     )
@@ -226,9 +228,12 @@ def _initial(problem: _Problem) -> _State:
     n, m = problem.cost.shape
     dtype = problem.cost.dtype
     zero = DualPotentials(jnp.zeros(n, dtype), jnp.zeros(m, dtype))
-    epsilon = jnp.maximum(0.25 * jnp.max(problem.cost), jnp.finfo(dtype).tiny ** 0.5)
+    scale = jnp.maximum(jnp.max(problem.cost), jnp.minimum(problem.alpha, jnp.max(problem.squared)))
+    epsilon = jnp.maximum(0.25 * scale, jnp.finfo(dtype).tiny ** 0.5)
     infinity = jnp.asarray(jnp.inf, dtype)
-    return _State(zero, zero, epsilon, jnp.zeros((), dtype), infinity, jnp.zeros((), jnp.int32))
+    return _State(
+        zero, zero, epsilon, zero, epsilon, jnp.zeros((), dtype), infinity, jnp.zeros((), jnp.int32)
+    )
 
 
 def _advance(problem: _Problem, state: _State, tolerance: float) -> _State:
@@ -248,14 +253,16 @@ def _advance(problem: _Problem, state: _State, tolerance: float) -> _State:
     potentials = _c_transform(problem, entropic)
     lower = _dual_value(problem, potentials)
     upper = _semi_coupling_cost(problem, _plan(problem, entropic, state.epsilon))
-    better = lower > state.lower
-    mass = jnp.minimum(jnp.sum(jnp.exp(problem.log_source)), jnp.sum(jnp.exp(problem.log_target)))
+    better, tighter = lower > state.lower, upper < state.upper
+    mass = jnp.exp(0.5 * (jax.nn.logsumexp(problem.log_source) + jax.nn.logsumexp(problem.log_target)))
     least = _LEAST_SMOOTHING * tolerance * lower / mass
     settled = (change < _SMALL_CHANGE * state.epsilon) & (state.epsilon > least)
     return _State(
         entropic,
         jax.tree.map(lambda new, old: jnp.where(better, new, old), potentials, state.potentials),
         jnp.where(settled, _ANNEALING, 1.0) * state.epsilon,
+        jax.tree.map(lambda new, old: jnp.where(tighter, new, old), entropic, state.best_entropic),
+        jnp.where(tighter, state.epsilon, state.best_epsilon),
         jnp.maximum(lower, state.lower),
         jnp.minimum(upper, state.upper),
         state.num_iterations + _STEPS_PER_CHECK,
@@ -279,9 +286,18 @@ def _sinkhorn(problem: _Problem, potentials: DualPotentials, epsilon: Scalar) ->
 def _shift(problem: _Problem, potentials: DualPotentials) -> DualPotentials:
     """The best ``(f + ℓ, g - ℓ)``: ``ℓ = alpha log(∫exp(-f/2alpha)dμ / ∫exp(-g/2alpha)dν)``."""
     half = 0.5 * inverse_alpha(problem.alpha)
-    log_ratio = jax.nn.logsumexp(problem.log_source - potentials.source * half) - jax.nn.logsumexp(
-        problem.log_target - potentials.target * half
-    )
+
+    def log_mean(log_weight: Array, potential: Array) -> Array:
+        # log1p keeps the digits that alpha, large, multiplies; logsumexp the range where alpha is small.
+        exponent = -potential * half
+        gentle = jnp.abs(exponent) < 0.5
+        near = jnp.sum(jax.nn.softmax(log_weight) * jnp.expm1(jnp.where(gentle, exponent, 0.0)))
+        far = jax.nn.logsumexp(log_weight + exponent) - jax.nn.logsumexp(log_weight)
+        return jnp.where(jnp.all(gentle | (log_weight == -jnp.inf)), jnp.log1p(near), far)
+
+    log_ratio = jax.nn.logsumexp(problem.log_source) - jax.nn.logsumexp(problem.log_target)
+    log_ratio += log_mean(problem.log_source, potentials.source)
+    log_ratio -= log_mean(problem.log_target, potentials.target)
     offset = jnp.where(half > 0, 0.5 * log_ratio / jnp.where(half > 0, half, 1.0), 0.0)
     offset = jnp.where(jnp.isfinite(offset), offset, 0.0)
     return DualPotentials(potentials.source + offset, potentials.target - offset)
@@ -313,17 +329,24 @@ def _dual_value(problem: _Problem, potentials: DualPotentials) -> Scalar:
 
 
 def _plan(problem: _Problem, entropic: DualPotentials, epsilon: Scalar) -> Float[Array, "n m"]:
-    """The plan of the smoothed problem; at ``alpha = inf`` rounded to the exact marginals."""
+    """The plan of the smoothed problem, or that plan rounded to its optimal marginals where that costs less.
+
+    At ``alpha = inf`` the marginals are prescribed, so it is always rounded.
+    """
     log_source = problem.log_source + entropic.source / epsilon
     log_target = problem.log_target + entropic.target / epsilon
     logits = log_source[:, None] + log_target[None, :] - problem.cost / epsilon
     plan = jnp.where(problem.reachable, jnp.exp(logits), 0.0)
-    return jnp.where(jnp.isinf(problem.alpha), _round(problem, plan), plan)
+    half = 0.5 * inverse_alpha(problem.alpha)
+    source = jnp.exp(problem.log_source - half * entropic.source)
+    target = jnp.exp(problem.log_target - half * entropic.target)
+    rounded = _round(plan, source, target)
+    cheaper = _semi_coupling_cost(problem, rounded) < _semi_coupling_cost(problem, plan)
+    return jnp.where(jnp.isinf(problem.alpha) | (problem.reachable.all() & cheaper), rounded, plan)
 
 
-def _round(problem: _Problem, plan: Float[Array, "n m"]) -> Float[Array, "n m"]:
-    """A plan nearby with marginals exactly μ and ν (Altschuler, Weed and Rigollet, algorithm 2)."""
-    source, target = jnp.exp(problem.log_source), jnp.exp(problem.log_target)
+def _round(plan: Float[Array, "n m"], source: Array, target: Array) -> Float[Array, "n m"]:
+    """A plan nearby with exactly the given marginals (Altschuler, Weed and Rigollet, algorithm 2)."""
     plan = plan * jnp.minimum(1.0, _ratio(source, plan.sum(axis=1)))[:, None]
     plan = plan * jnp.minimum(1.0, _ratio(target, plan.sum(axis=0)))[None, :]
     missing_source, missing_target = source - plan.sum(axis=1), target - plan.sum(axis=0)

@@ -82,27 +82,22 @@ def run(
             batch_key, step_key = jax.random.split(jax.random.fold_in(key, step))
             after, info = method.step(step_key, before, sample(batch_key))
             alive = alive & is_finite((after, info))
-            return (jax.tree.map(lambda new, old: jnp.where(alive, new, old), after, before), alive), (
+            # The last chunk may be longer than what is left to do: the steps beyond change nothing.
+            keep = alive & (step < num_steps)
+            return (jax.tree.map(lambda new, old: jnp.where(keep, new, old), after, before), alive), (
                 alive,
                 info,
             )
 
-        def idle(carry: tuple[PyTree, jax.Array], step: jax.Array):
-            blank = jax.eval_shape(body, carry, step)[1][1]
-            return carry, (carry[1], jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), blank))
-
-        def guarded(carry: tuple[PyTree, jax.Array], step: jax.Array):
-            return jax.lax.cond(carry[1] & (step < num_steps), body, idle, carry, step)
-
         (after, _), (alive, info) = jax.lax.scan(
-            guarded, (state, jnp.array(True)), first + jnp.arange(chunk_size)
+            body, (state, jnp.array(True)), first + jnp.arange(chunk_size)
         )
         return after, alive, info
 
     for first in range(start, num_steps, chunk_size):
         state, alive, info = advance(state, jnp.asarray(first))
         done = min(chunk_size, num_steps - first)
-        if not np.all(alive):
+        if not np.all(alive[:done]):
             raise NonFiniteError(first + int(np.argmin(np.asarray(alive))), state)
         on_chunk(Chunk(first + done, state, jax.tree.map(lambda leaf, n=done: leaf[:n], info)))
     return state
