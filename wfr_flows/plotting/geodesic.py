@@ -128,7 +128,8 @@ def _paths_in_plane(figure, axis, trajectory: Trajectory) -> None:
 def _lines(figure, axis, points: list[np.ndarray], trajectory: Trajectory, chosen: np.ndarray) -> None:
     from matplotlib.collections import LineCollection  # noqa: PLC0415
 
-    ratio = (trajectory.log_weight - trajectory.log_weight[0])[:, chosen] / np.log(10)
+    log_weight = trajectory.log_weight[:, chosen]
+    ratio = (log_weight - log_weight[0]) / np.log(10)
     segments = np.concatenate([np.stack([path[:-1], path[1:]], axis=1) for path in points])
     limit = max(1e-3, float(np.abs(ratio).max()))
     lines = LineCollection(list(segments), cmap="coolwarm", linewidths=1)
@@ -168,5 +169,5 @@ def _snapshots(trajectory: Trajectory, count: int = _TIMES):
 
 
 def _chosen(trajectory: Trajectory) -> np.ndarray:
-    count = trajectory.position.shape[1]
-    return np.linspace(0, count - 1, min(_PATHS, count)).astype(int)
+    present = np.flatnonzero(np.isfinite(trajectory.log_weight[0]))
+    return present[np.linspace(0, present.size - 1, min(_PATHS, present.size)).astype(int)]
