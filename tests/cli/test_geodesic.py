@@ -186,6 +186,9 @@ def test_bad_file_is_one_sentence_and_exit_code_two(name, tmp_path, capsys):
         (["--batch", "0"], "batch"),
         (["--action-weight", "-1"], "action-weight"),
         (["--no-such-option"], "no-such-option"),
+        (["--seed", "9" * 20], "seed"),
+        (["--seed", "-1"], "seed"),
+        (["--weights", "mass"], "no file is given"),
         (["--resume"], "no run to resume"),
     ],
 )
@@ -196,6 +199,22 @@ def test_bad_option_is_one_sentence_and_exit_code_two(arguments, expected, tmp_p
     assert expected in said
     assert "\n" not in said
     assert list(tmp_path.iterdir()) == []
+
+
+def test_foreign_files_in_the_output_directory_are_kept(tmp_path, capsys):
+    (tmp_path / "checkpoint").mkdir()
+    write(tmp_path / "checkpoint" / "thesis.txt", "precious")
+    assert main(["geodesic", "--out", str(tmp_path)]) == 2
+    assert "something else" in capsys.readouterr().err
+    assert (tmp_path / "checkpoint" / "thesis.txt").read_text() == "precious"
+
+
+def test_own_results_as_source_are_not_replaced(finished, capsys):
+    source = str(finished / "particles.npz")
+    before = (finished / "particles.npz").read_bytes()
+    assert main(["geodesic", "--source", source, "--out", str(finished)]) == 2
+    assert "would be replaced" in capsys.readouterr().err
+    assert (finished / "particles.npz").read_bytes() == before
 
 
 def test_two_files_of_different_width_are_refused(tmp_path, capsys):
@@ -227,3 +246,21 @@ def test_installed_command_in_a_fresh_directory(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "exact d²_SWFR between samples" in done.stdout
     assert {path.name for path in (tmp_path / "wfr-geodesic").iterdir()} == WRITTEN
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("alpha", "low", "high", "slack"),
+    [
+        ("1", 1.370, 1.376, 0.03),
+        ("2", 1.845, 1.857, 0.03),
+        ("10", 2.43, 2.50, 0.03),
+        ("inf", 2.707, 2.707, 0.02),
+    ],
+)
+def test_main_job_meets_the_exact_value(alpha, low, high, slack, tmp_path):
+    # Bounds of d²_SWFR of the true densities, from a fine grid.
+    assert main(["geodesic", "--alpha", alpha, "--out", str(tmp_path / "out")]) == 0
+    found = summary(tmp_path / "out")
+    assert (1 - slack) * low <= found["action"] <= (1 + slack) * high
+    assert found["kl"] <= 0.03

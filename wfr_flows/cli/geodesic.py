@@ -25,6 +25,10 @@ Writes summary.json, geodesic.png, particles.npz and checkpoint/ into the output
 """
 
 
+RESULTS = ("summary.json", "geodesic.png", "particles.npz", "checkpoint")
+"""What a run writes beside its settings.json."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Settings:
     """Everything that decides the result of a run; a resumed run must agree on all of it."""
@@ -70,7 +74,7 @@ def add_parser(commands) -> None:
         help="length scale; inf is optimal transport (default 1)",
     )
     add("--out", type=Path, default=Path("wfr-geodesic"), help="output directory (default wfr-geodesic)")
-    add("--seed", type=int, default=0)
+    add("--seed", type=_seed, default=0, help="whole number >= 0 (default 0)")
     add("--quick", action="store_true", help="a smaller run, done in half a minute")
     add("--resume", action="store_true", help="continue the unfinished run in the output directory")
     tuning = parser.add_argument_group("tuning")
@@ -88,7 +92,7 @@ def add_parser(commands) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the job; see the module and `DESCRIPTION`."""
-    from wfr_flows.cli import pipeline  # noqa: PLC0415  jax is imported only when there is work
+    from wfr_flows.cli import pipeline  # noqa: PLC0415  it imports Settings from here
 
     console = Console(highlight=False)
     problem = pipeline.load(options)
@@ -150,7 +154,11 @@ def _digest(name: str | None) -> str:
 
 def _prepare(out: Path, settings: Settings, resume: bool) -> None:
     """Make the output directory ready, or say why it cannot be and touch nothing that is saved there."""
-    if out.exists() and not out.is_dir():
+    try:
+        occupied = out.exists() and not out.is_dir()
+    except (OSError, ValueError) as error:
+        raise InputError(f"--out cannot be used ({error}); give another directory.") from error
+    if occupied:
         raise InputError(f"--out {out} is a file; give a directory.")
     started = out / "settings.json"
     wanted = dataclasses.asdict(settings)
@@ -164,26 +172,42 @@ def _prepare(out: Path, settings: Settings, resume: bool) -> None:
                     f"the run in {out} has {name} {saved.get(name)}, not {value}; resume it as it began."
                 )
         return
-    summary = _read_json(out / "summary.json")
-    if saved is not None and (summary is None or summary.get("run") != saved.get("run")):
-        raise InputError(
-            f"--out {out} holds an unfinished run; continue with --resume or give another --out."
-        )
+    _refuse_to_replace(out, saved, settings)
     try:
         out.mkdir(parents=True, exist_ok=True)
+        # Before the new settings: they must never stand beside a checkpoint of other ones.
+        if (out / "checkpoint").exists():
+            shutil.rmtree(out / "checkpoint")
         write_atomically(started, json.dumps({"run": str(uuid.uuid4()), **wanted}, indent=2).encode())
-        shutil.rmtree(out / "checkpoint", ignore_errors=True)
     except OSError as error:
         raise InputError(
             f"--out {out} cannot be written ({error.strerror}); give another directory."
         ) from error
 
 
+def _refuse_to_replace(out: Path, saved: dict | None, settings: Settings) -> None:
+    """Results may replace those of a finished run and nothing else."""
+    results = [out / name for name in RESULTS]
+    summary = _read_json(out / "summary.json")
+    if saved is None and any(path.exists() for path in results):
+        raise InputError(f"--out {out} holds files of something else; give another --out.")
+    if saved is not None and (summary is None or not saved.get("run") or summary.get("run") != saved["run"]):
+        raise InputError(
+            f"--out {out} holds an unfinished run; continue with --resume or give another --out."
+        )
+    for name in (settings.source, settings.target):
+        if name and Path(name).resolve() in [path.resolve() for path in results]:
+            raise InputError(f"{name} lies in --out {out} and would be replaced; give another --out.")
+
+
 def _read_json(path: Path) -> dict | None:
     if not path.is_file():
         return None
     try:
-        return json.loads(path.read_text())
+        found = json.loads(path.read_text())
+        if not isinstance(found, dict):
+            raise ValueError("no JSON object")
+        return found
     except (ValueError, OSError) as error:
         raise InputError(f"{path} is damaged ({error}); give another --out.") from error
 
@@ -199,20 +223,23 @@ def _report(console: Console, summary: dict, out: Path) -> None:
     def show(value: float | None, digits: int = 4) -> str:
         return "not computed" if value is None else f"{value:.{digits}f}"
 
-    no_density = (
-        " (source density unknown)" if summary["cross_entropy"] is not None else " (no target density)"
-    )
-    error = no_density if summary["kl"] is None else f" ± {show(summary['kl_standard_error'])}"
+    if summary["kl"] is not None:
+        kl = f"{show(summary['kl'])} ± {show(summary['kl_standard_error'])}"
+    else:
+        unknown = [end for end in ("source", "target") if not summary[f"{end}_density_known"]]
+        kl = f"not computed (no {unknown[-1]} density)" if unknown else "not finite"
+    bounds = f"[{show(summary['exact_lower'])}, {show(summary['exact_upper'])}]"
+    size = f"{show(summary['effective_sample_size'], 0)} of {summary['num_generated']}"
     rows = [
         (
             "exact d²_SWFR between samples",
-            f"[{show(summary['exact_lower'])}, {show(summary['exact_upper'])}]",
+            bounds + ("" if summary["exact_converged"] else " (not converged)"),
         ),
         ("learned action", show(summary["action"])),
-        ("KL(source | generated)", show(summary["kl"]) + error),
+        ("KL(source | generated)", kl),
         ("cross-entropy", show(summary["cross_entropy"])),
         ("d²_SWFR(pushed source, target)", show(summary["endpoint_distance"])),
-        ("effective sample size", f"{summary['effective_sample_size']:.0f} of {summary['num_generated']}"),
+        ("effective sample size", size),
         ("relative variation of w·v", show(summary["momentum_variation"])),
         ("straightness of paths", show(summary["straightness"])),
         *((f"seconds, {name}", show(value, 1)) for name, value in summary["seconds"].items()),
@@ -243,6 +270,12 @@ def _number(text: str) -> float:
         return float(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"{text} is no number") from error
+
+
+def _seed(text: str) -> int:
+    if not text.isdecimal() or int(text) >= 2**32:
+        raise argparse.ArgumentTypeError(f"{text} is no seed; give a whole number from 0 to 2**32 - 1")
+    return int(text)
 
 
 def _count(text: str) -> int:

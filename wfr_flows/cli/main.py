@@ -19,7 +19,7 @@ class _Parser(argparse.ArgumentParser):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
-    from wfr_flows.cli import geodesic  # noqa: PLC0415  --help stays fast
+    from wfr_flows.cli import geodesic  # noqa: PLC0415  it imports InputError from here
 
     parser = _Parser(prog="wfr-flows", description="Wasserstein-Fisher-Rao geometry on your data.")
     commands = parser.add_subparsers(dest="command", required=True, parser_class=_Parser)
@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         errors.print(f"wfr-flows: {error}", markup=False)
         return 2
     except KeyboardInterrupt:
-        errors.print("wfr-flows: interrupted; continue with --resume.", markup=False)
+        errors.print("wfr-flows: interrupted; a run that had begun continues with --resume.", markup=False)
         return 130
 
 

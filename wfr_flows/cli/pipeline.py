@@ -69,11 +69,14 @@ class Evaluation(NamedTuple):
 def load(options: argparse.Namespace) -> Problem:
     """Read both ends, or raise `InputError` with one sentence."""
     try:
+        files = [name for name in (options.source, options.target) if name and name not in measures.BUILTIN]
+        if options.weights and not files:
+            raise InputError(f"--weights {options.weights} names a column of a file, and no file is given.")
         source, source_sample = _end(options.source, options.weights)
         if options.target is None:
             return Problem(source, measures.standard_normal(source.dim), source_sample, None)
         target, target_sample = _end(options.target, options.weights)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         raise InputError(str(error)) from error
     if target.dim != source.dim:
         raise InputError(
@@ -87,7 +90,8 @@ def _end(name: str, weight: str | None) -> tuple[Distribution, Particles | None]
         return measures.BUILTIN[name](), None
     if not Path(name).suffix and not Path(name).exists():
         raise InputError(f"'{name}' is neither a file nor one of {', '.join(measures.BUILTIN)}.")
-    sample = measures.read_particles(name, weight=weight)
+    # An NPY file has no names: beside a table with weights it is unweighted.
+    sample = measures.read_particles(name, weight=None if name.lower().endswith(".npy") else weight)
     return measures.empirical(sample), sample.normalise()
 
 
@@ -114,7 +118,7 @@ def solve(problem: Problem, settings: Settings, out: Path, clock: Clock, console
     with clock.stage("files"):
         _write_particles(out / "particles.npz", exact, evaluation)
         _write_figure(out / "geodesic.png", problem, exact, evaluation, settings.alpha)
-    summary = _summary(settings, exact, evaluation, endpoint, clock)
+    summary = _summary(problem, settings, exact, evaluation, endpoint, clock)
     summary["run"] = json.loads((out / "settings.json").read_text())["run"]
     write_atomically(out / "summary.json", json.dumps(summary, indent=2, allow_nan=False).encode())
     return summary
@@ -272,7 +276,9 @@ def _evaluate(
     if problem.target.log_density is not None:
         many = problem.target.sample(normaliser_key, _NORMALISER_PARTICLES)
         back = geodesics.gauge_flow(potential, geometry, params, many, grid[::-1], log_det=False).at(-1)
-        log_density = geodesics.carried_log_density(raw, problem.target.log_density) - jnp.log(back.mass)
+        log_density = geodesics.carried_log_density(raw, problem.target.log_density) - jax.nn.logsumexp(
+            back.log_weight
+        )
         weight = source.normalise().weight
         cross_entropy = -jnp.sum(weight * log_density)
         if problem.source.log_density is not None:
@@ -295,7 +301,12 @@ def _evaluate(
 
 
 def _summary(
-    settings, exact: Exact, evaluation: Evaluation, endpoint: static.StaticResult, clock: Clock
+    problem: Problem,
+    settings,
+    exact: Exact,
+    evaluation: Evaluation,
+    endpoint: static.StaticResult,
+    clock: Clock,
 ) -> dict:
     def number(value) -> float | None:
         return None if value is None or not jnp.isfinite(value) else float(value)
@@ -318,6 +329,8 @@ def _summary(
         "momentum_variation": number(evaluation.momentum_variation),
         "straightness": number(evaluation.straightness),
         "seconds": clock.seconds,
+        "source_density_known": problem.source.log_density is not None,
+        "target_density_known": problem.target.log_density is not None,
         "seed": settings.seed,
         "device": jax.devices()[0].device_kind,
     }

@@ -49,7 +49,7 @@ def integrate(
     checkpointed: reverse-mode memory does not grow with the number of stages, and ``grad``, ``jvp`` and
     Hessian-vector products all pass. A decreasing grid integrates backward.
 
-    State, parameters and grid are brought to the widest of the state's and the parameters' precisions.
+    State and grid are brought to the widest of the state's and the parameters' precisions.
 
     Args:
       field: the vector field; it sees the whole batch, so solve once, never under `vmap` over particles.

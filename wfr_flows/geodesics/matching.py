@@ -46,7 +46,8 @@ def matching(
     def sample(key: Key) -> tuple[Float[Array, " t"], Array, Float[Array, "t k"]]:
         time_key, pair_key = jax.random.split(key)
         time = (jnp.arange(num_times) + jax.random.uniform(time_key, (num_times,))) / num_times
-        uniform = jax.random.uniform(pair_key, (num_times, num_pairs), cumulative.dtype)
+        # In (0, 1]: an entry without mass is never drawn.
+        uniform = 1 - jax.random.uniform(pair_key, (num_times, num_pairs), cumulative.dtype)
         index = jnp.searchsorted(cumulative, uniform * cumulative[-1])
         return time.astype(cumulative.dtype), index, cumulative[-1] / share[index]
 

@@ -115,6 +115,8 @@ def _read_csv(path: Path, weight: str | None):
 def _weight_name(path: Path, names: list[str], wanted: str | None) -> str:
     if wanted is not None and wanted not in names:
         raise ValueError(f"{path} has no weights '{wanted}'; it has {names or 'no header'}.")
+    if any(names.count(name) > 1 for name in ((wanted,) if wanted else WEIGHT_NAMES)):
+        raise ValueError(f"{path} has a weight column twice; keep one of them.")
     found = [name for name in WEIGHT_NAMES if name in names]
     if wanted is None and len(found) > 1:
         raise ValueError(f"{path} has several weights, {found}; keep one of them.")
