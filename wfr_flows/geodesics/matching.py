@@ -36,8 +36,7 @@ def matching(
       ``(params, key) -> loss``.
     """
     inverse_alpha = geometry.inverse_alpha
-    flat = inverse_alpha == 0
-    alpha = jnp.where(flat, 0.0, geometry.alpha)
+    alpha = jnp.where(inverse_alpha == 0, 0.0, geometry.alpha)
     angle = jax.jit(cone_angle)(diracs, geometry.alpha)
     cone_value = 4 * jnp.sin(angle / 2) ** 2
     share = diracs.source_mass + diracs.target_mass
@@ -46,8 +45,8 @@ def matching(
     def sample(key: Key) -> tuple[Float[Array, " t"], Array, Float[Array, "t k"]]:
         time_key, pair_key = jax.random.split(key)
         time = (jnp.arange(num_times) + jax.random.uniform(time_key, (num_times,))) / num_times
-        # In (0, 1]: an entry without mass is never drawn.
         uniform = 1 - jax.random.uniform(pair_key, (num_times, num_pairs), cumulative.dtype)
+        # In (0, 1], so that an entry without mass is never drawn.
         index = jnp.searchsorted(cumulative, uniform * cumulative[-1])
         return time.astype(cumulative.dtype), index, cumulative[-1] / share[index]
 
