@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from wfr_flows.dynamics import Geometry
+from wfr_flows.numerics import inverse_distribution, running_total
 from wfr_flows.potentials import Jet, Potential
 from wfr_flows.static import Diracs, DiracState, cone_angle, spherical_time, travel
 from wfr_flows.typing import Array, Float, Key, Params, Scalar
@@ -40,15 +41,14 @@ def matching(
     angle = jax.jit(cone_angle)(diracs, geometry.alpha)
     cone_value = 4 * jnp.sin(angle / 2) ** 2
     share = diracs.source_mass + diracs.target_mass
-    cumulative = jnp.cumsum(share)
+    total = running_total(share)
 
     def sample(key: Key) -> tuple[Float[Array, " t"], Array, Float[Array, "t k"]]:
         time_key, pair_key = jax.random.split(key)
         time = (jnp.arange(num_times) + jax.random.uniform(time_key, (num_times,))) / num_times
-        uniform = 1 - jax.random.uniform(pair_key, (num_times, num_pairs), cumulative.dtype)
-        # In (0, 1], so that an entry without mass is never drawn.
-        index = jnp.searchsorted(cumulative, uniform * cumulative[-1])
-        return time.astype(cumulative.dtype), index, cumulative[-1] / share[index]
+        uniform = 1 - jax.random.uniform(pair_key, (num_times, num_pairs), total.dtype)
+        index = inverse_distribution(total, uniform)
+        return time.astype(total.dtype), index, total[-1] / share[index]
 
     def state_at(time: Scalar, index: Array) -> DiracState:
         plain, rate = spherical_time(time, angle)

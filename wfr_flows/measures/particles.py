@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from wfr_flows.numerics import inverse_distribution, running_total
 from wfr_flows.typing import Array, Float, Key, Scalar
 
 
@@ -103,10 +104,8 @@ def resample(key: Key, measure: Particles, size: int) -> Particles:
     """
     offset_key, order_key = jax.random.split(key)
     dtype = measure.log_weight.dtype
-    cumulative = jnp.cumsum(jax.nn.softmax(measure.log_weight))
-    points = (jnp.arange(size) + jax.random.uniform(offset_key, dtype=dtype)) / size * cumulative[-1]
-    index = jnp.searchsorted(cumulative, points.astype(dtype), side="right")
-    # Rounding may carry the last point to the end: it belongs to the last particle that has weight.
-    last = cumulative.shape[0] - 1 - jnp.argmax(measure.log_weight[::-1] > -jnp.inf)
-    index = jax.random.permutation(order_key, jnp.minimum(index, last))
+    uniform = 1 - jax.random.uniform(offset_key, dtype=dtype)
+    points = (jnp.arange(size, dtype=dtype) + uniform) / size
+    index = inverse_distribution(running_total(jax.nn.softmax(measure.log_weight)), points)
+    index = jax.random.permutation(order_key, index)
     return Particles(measure.position[index], jnp.full((size,), -jnp.log(size), dtype))

@@ -1,4 +1,4 @@
-"""Stateless mathematics: cone functions with their limits, pairwise costs, quadrature on a grid."""
+"""Stateless mathematics: cone functions with their limits, pairwise costs, quadrature, weighted draws."""
 
 from wfr_flows.numerics.cone import (
     REACH,
@@ -10,12 +10,15 @@ from wfr_flows.numerics.cone import (
 )
 from wfr_flows.numerics.costs import squared_distance, transport_cost
 from wfr_flows.numerics.quadrature import simpson_weights
+from wfr_flows.numerics.sampling import inverse_distribution, running_total
 
 __all__ = [
     "REACH",
     "arcsinc_squared",
     "inverse_alpha",
+    "inverse_distribution",
     "log_cos_ratio",
+    "running_total",
     "saturate",
     "simpson_weights",
     "sinc_squared",
