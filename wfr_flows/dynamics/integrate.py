@@ -56,8 +56,7 @@ def integrate(
       state: any tree of float arrays, the value at ``grid[0]``.
       params: passed on to ``field``.
       grid: ``[k]`` monotone times, ``k >= 2``.
-      solver: a diffrax solver; `RK4` by default, `diffrax.Tsit5` with a tolerance. Give another
-        Runge-Kutta solver ``scan_kind="bounded"`` if you need forward mode or second derivatives.
+      solver: a diffrax solver; `RK4` by default, `diffrax.Tsit5` with a tolerance.
       tolerance: relative and absolute tolerance of an adaptive solve; the nodes are then only where the
         state is reported. Reverse mode only (diffrax's recursive checkpoints).
       max_steps: bound on the adaptive steps. Beyond it the remaining nodes are ``inf``: nothing raises.
@@ -80,18 +79,39 @@ def integrate(
     term = diffrax.ODETerm(field)  # pyright: ignore[reportArgumentType]
     if tolerance is not None:
         return _adaptive(term, state, params, grid, solver or diffrax.Tsit5(), tolerance, max_steps)
-    # diffrax's default stage loop is reverse-only; the bounded one differentiates to any order, both ways.
-    stepper = RK4(scan_kind="bounded") if solver is None else solver
+    stepper = RK4() if solver is None else solver
 
     @jax.checkpoint
     def step(carry: PyTree, interval: tuple[Scalar, Scalar]) -> tuple[PyTree, PyTree]:
         t0, t1 = interval
-        memory = stepper.init(term, t0, t1, carry, params)
-        after, *_ = stepper.step(term, t0, t1, carry, params, memory, made_jump=False)
+        if isinstance(stepper, diffrax.AbstractERK) and isinstance(stepper.tableau, diffrax.ButcherTableau):
+            after = _explicit_step(stepper.tableau, field, t0, t1, carry, params)
+        else:
+            memory = stepper.init(term, t0, t1, carry, params)
+            after, *_ = stepper.step(term, t0, t1, carry, params, memory, made_jump=False)
         return after, after
 
     _, later = jax.lax.scan(step, state, (grid[:-1], grid[1:]))
     return jax.tree.map(lambda first, rest: jnp.concatenate([first[None], rest]), state, later)
+
+
+def _explicit_step(tableau: diffrax.ButcherTableau, field, t0, t1, state: PyTree, params: Params) -> PyTree:
+    """One step of an explicit Runge-Kutta tableau, its stages unrolled.
+
+    diffrax loops over the stages: measured on the training step, unrolling is a quarter faster, and it
+    differentiates in both modes to any order.
+    """
+    h = t1 - t0
+    stages: list[PyTree] = []
+
+    def advance(coefficients) -> PyTree:
+        used = [(c, k) for c, k in zip(coefficients, stages, strict=True) if c != 0]
+        moved = [jax.tree.map(lambda leaf, c=c: (h * float(c)) * leaf, k) for c, k in used]
+        return jax.tree.map(lambda leaf, *moves: sum(moves, start=leaf), state, *moved)
+
+    for node, row in zip((0.0, *tableau.c), ((), *tableau.a_lower), strict=True):
+        stages.append(field(t0 + h * float(node), advance(row), params))
+    return advance(tableau.b_sol)
 
 
 def _adaptive(term, state, params, grid, solver, tolerance, max_steps):

@@ -88,8 +88,8 @@ class _ResNet(nn.Module):
         return self.factor.T @ self.factor
 
     def _squared_row_norms(self, in_space: Float[Array, "m d"], slope: Float[Array, " m"]) -> Array:
-        """``‖(K₁ diag(σ′) K₀)ᵢ‖²``: through the Gram matrix of K₀ once ``d > m``."""
-        if self.dim <= self.width:
+        """``‖(K₁ diag(σ′) K₀)ᵢ‖²``: by the Gram matrix of K₀ from ``d > m/2``, where it is faster."""
+        if 2 * self.dim <= self.width:
             return jnp.sum(((slope * in_space.T) @ self.hidden.T) ** 2, axis=0)
         chained = self.hidden * slope
         return jnp.sum((chained @ (in_space @ in_space.T)) * chained, axis=1)
