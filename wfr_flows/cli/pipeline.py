@@ -357,7 +357,7 @@ def _write_particles(path: Path, exact: Exact, evaluation: Evaluation) -> None:
 def _write_figure(path: Path, problem: Problem, exact: Exact, evaluation: Evaluation, alpha: float) -> None:
     from wfr_flows import plotting  # noqa: PLC0415  matplotlib is slow to import
 
-    # The semi-coupling is an argument: as a constant of the program the compiler would fold it, for minutes.
+    # The semi-coupling is an argument, so that its large arrays are no constants of the program.
     geodesic_at = jax.jit(static.spherical_geodesic)
     figure = plotting.geodesic(
         evaluation.forward,
