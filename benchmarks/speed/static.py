@@ -13,7 +13,7 @@ def main() -> None:
     options = parser(__doc__)
     options.add_argument("--sizes", type=int, nargs="+", default=[250, 500, 1000, 2000])
     options.add_argument("--alpha", type=float, default=1.0)
-    options.add_argument("--tolerance", type=float, default=1e-3)
+    options.add_argument("--tolerance", type=float, default=1e-4)
     options.add_argument("--repeats", type=int, default=3)
     options = options.parse_args()
     sizes, repeats = ([50], 1) if options.smoke else (options.sizes, options.repeats)

@@ -4,7 +4,6 @@ import argparse
 import dataclasses
 import hashlib
 import json
-import math
 import shutil
 import time
 import uuid
@@ -15,7 +14,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from wfr_flows.cli.main import InputError
+from wfr_flows.cli.files import write_atomically
+from wfr_flows.cli.options import InputError, count, non_negative, positive_or_inf, seed
 
 DESCRIPTION = """\
 Learn the spherical Wasserstein-Fisher-Rao geodesic from weighted samples to N(0, I) (or to a second file),
@@ -69,24 +69,24 @@ def add_parser(commands) -> None:
     add("--weights", metavar="NAME", help="weight column or array of the files (default: weight, if present)")
     add(
         "--alpha",
-        type=_positive_float,
+        type=positive_or_inf,
         default=1.0,
         help="length scale; inf is optimal transport (default 1)",
     )
     add("--out", type=Path, default=Path("wfr-geodesic"), help="output directory (default wfr-geodesic)")
-    add("--seed", type=_seed, default=0, help="whole number >= 0 (default 0)")
+    add("--seed", type=seed, default=0, help="whole number >= 0 (default 0)")
     add("--quick", action="store_true", help="a smaller run, done in half a minute")
     add("--resume", action="store_true", help="continue the unfinished run in the output directory")
     tuning = parser.add_argument_group("tuning")
     add = tuning.add_argument
-    add("--num-samples", type=_count, help="samples of each end for the exact distance (2000; quick 500)")
-    add("--width", type=_count, default=32, help="width of the potential network (32)")
-    add("--matching-steps", type=_count, help="warm-start steps (5000; quick 800)")
-    add("--refinement-steps", type=_count, help="UOT-gen steps (300; quick 20)")
-    add("--batch", type=_count, help="particles per refinement step at either end (1024; quick 512)")
-    add("--num-steps", type=_count, default=8, help="Runge-Kutta steps while training (8)")
-    add("--action-weight", type=_weight, default=0.002, help="gamma1 (0.002)")
-    add("--velocity-weight", type=_weight, default=0.05, help="gamma2 (0.05)")
+    add("--num-samples", type=count, help="samples of each end for the exact distance (2000; quick 500)")
+    add("--width", type=count, default=32, help="width of the potential network (32)")
+    add("--matching-steps", type=count, help="warm-start steps (5000; quick 800)")
+    add("--refinement-steps", type=count, help="UOT-gen steps (300; quick 20)")
+    add("--batch", type=count, help="particles per refinement step at either end (1024; quick 512)")
+    add("--num-steps", type=count, default=8, help="Runge-Kutta steps while training (8)")
+    add("--action-weight", type=non_negative, default=0.002, help="gamma1 (0.002)")
+    add("--velocity-weight", type=non_negative, default=0.05, help="gamma2 (0.05)")
     parser.set_defaults(run=run)
 
 
@@ -212,13 +212,6 @@ def _read_json(path: Path) -> dict | None:
         raise InputError(f"{path} is damaged ({error}); give another --out.") from error
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Replace a file in one step: a reader or a killed process never sees half of it."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(content)
-    partial.replace(path)
-
-
 def _report(console: Console, summary: dict, out: Path) -> None:
     def show(value: float | None, digits: int = 4) -> str:
         return "not computed" if value is None else f"{value:.{digits}f}"
@@ -249,36 +242,3 @@ def _report(console: Console, summary: dict, out: Path) -> None:
         table.add_row(*row)
     console.print(table)
     console.print(f"Written to {out}: summary.json, geodesic.png, particles.npz, checkpoint/", markup=False)
-
-
-def _positive_float(text: str) -> float:
-    value = _number(text)
-    if not value > 0:
-        raise argparse.ArgumentTypeError(f"{text} is not positive; give a number > 0, or inf")
-    return value
-
-
-def _weight(text: str) -> float:
-    value = _number(text)
-    if not (value >= 0 and math.isfinite(value)):
-        raise argparse.ArgumentTypeError(f"{text} is no weight; give a number >= 0")
-    return value
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text} is no number") from error
-
-
-def _seed(text: str) -> int:
-    if not text.isdecimal() or int(text) >= 2**32:
-        raise argparse.ArgumentTypeError(f"{text} is no seed; give a whole number from 0 to 2**32 - 1")
-    return int(text)
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is no count; give a whole number >= 1")
-    return int(text)

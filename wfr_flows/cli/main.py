@@ -7,9 +7,8 @@ from typing import NoReturn
 
 from rich.console import Console
 
-
-class InputError(Exception):
-    """Input that cannot be used; the message is one sentence for the user."""
+from wfr_flows.cli import distance, geodesic
+from wfr_flows.cli.options import InputError
 
 
 class _Parser(argparse.ArgumentParser):
@@ -19,11 +18,10 @@ class _Parser(argparse.ArgumentParser):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
-    from wfr_flows.cli import geodesic  # noqa: PLC0415  it imports InputError from here
-
     parser = _Parser(prog="wfr-flows", description="Wasserstein-Fisher-Rao geometry on your data.")
     commands = parser.add_subparsers(dest="command", required=True, parser_class=_Parser)
     geodesic.add_parser(commands)
+    distance.add_parser(commands)
     errors = Console(stderr=True, highlight=False, soft_wrap=True)
     try:
         options = parser.parse_args(arguments)
@@ -32,7 +30,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         errors.print(f"wfr-flows: {error}", markup=False)
         return 2
     except KeyboardInterrupt:
-        errors.print("wfr-flows: interrupted; a run that had begun continues with --resume.", markup=False)
+        errors.print(
+            "wfr-flows: interrupted; a geodesic run that had begun continues with --resume.", markup=False
+        )
         return 130
 
 

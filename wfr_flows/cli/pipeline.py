@@ -4,7 +4,6 @@ import argparse
 import io
 import json
 import time
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,8 +15,16 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from wfr_flows import geodesics, measures, metrics, potentials, static, training
-from wfr_flows.cli.geodesic import Clock, Settings, write_atomically
-from wfr_flows.cli.main import InputError
+from wfr_flows.cli.files import (
+    check_dimensions,
+    check_weights,
+    read_end,
+    told_in_one_sentence,
+    write_atomically,
+    write_figure,
+)
+from wfr_flows.cli.geodesic import Clock, Settings
+from wfr_flows.cli.options import InputError
 from wfr_flows.dynamics import Geometry, Trajectory, flow, time_grid
 from wfr_flows.measures import Distribution, Particles
 from wfr_flows.potentials import Potential
@@ -67,30 +74,23 @@ class Evaluation(NamedTuple):
 
 def load(options: argparse.Namespace) -> Problem:
     """Read both ends, or raise `InputError` with one sentence."""
-    try:
-        files = [name for name in (options.source, options.target) if name and name not in measures.BUILTIN]
-        if options.weights and not files:
-            raise InputError(f"--weights {options.weights} names a column of a file, and no file is given.")
+    files = [name for name in (options.source, options.target) if name and name not in measures.BUILTIN]
+    check_weights(options.weights, files)
+    with told_in_one_sentence():
         source, source_sample = _end(options.source, options.weights)
         if options.target is None:
             return Problem(source, measures.standard_normal(source.dim), source_sample, None)
         target, target_sample = _end(options.target, options.weights)
-    except (ValueError, OSError) as error:
-        raise InputError(str(error)) from error
-    if target.dim != source.dim:
-        raise InputError(
-            f"the source has {source.dim} coordinates and the target {target.dim}; give both the same."
-        )
+    check_dimensions(source.dim, target.dim)
     return Problem(source, target, source_sample, target_sample)
 
 
-def _end(name: str, weight: str | None) -> tuple[Distribution, Particles | None]:
+def _end(name: str, weights: str | None) -> tuple[Distribution, Particles | None]:
     if name in measures.BUILTIN:
         return measures.BUILTIN[name](), None
     if not Path(name).suffix and not Path(name).exists():
         raise InputError(f"'{name}' is neither a file nor one of {', '.join(measures.BUILTIN)}.")
-    # An NPY file has no names: beside a table with weights it is unweighted.
-    sample = measures.read_particles(name, weight=None if name.lower().endswith(".npy") else weight)
+    sample = read_end(name, weights)
     return measures.empirical(sample), sample.normalise()
 
 
@@ -111,9 +111,9 @@ def solve(problem: Problem, settings: Settings, out: Path, clock: Clock, console
         pushed = jax.jit(
             lambda p, s: flow(potential, geometry, p, s, time_grid(_EVALUATION_STEPS), log_det=False).at(-1)
         )
-        # How far the flow misses the target: an upper bound on a small number, good to a few per cent.
+        # How far the flow misses the target.
         end = pushed(params, exact.source)
-        missed = _distance(end, exact.target, settings.alpha, tolerance=0.05, max_iterations=500)
+        missed = _distance(end, exact.target, settings.alpha)
         endpoint = jax.block_until_ready(missed)
     with clock.stage("files"):
         _write_particles(out / "particles.npz", exact, evaluation)
@@ -124,18 +124,16 @@ def solve(problem: Problem, settings: Settings, out: Path, clock: Clock, console
     return summary
 
 
-@partial(jax.jit, static_argnames=("tolerance", "max_iterations"))
-def _distance(
-    source: Particles, target: Particles, alpha: float, *, tolerance: float, max_iterations: int
-) -> static.StaticResult:
-    return static.spherical_wfr(source, target, alpha, tolerance=tolerance, max_iterations=max_iterations)
+@jax.jit
+def _distance(source: Particles, target: Particles, alpha: float) -> static.StaticResult:
+    return static.spherical_wfr(source, target, alpha, tolerance=1e-3)
 
 
 def _exact(key: Key, problem: Problem, settings: Settings) -> Exact:
     source_key, target_key = jax.random.split(key)
     source = _sample(source_key, problem.source, problem.source_sample, settings.num_samples)
     target = _sample(target_key, problem.target, problem.target_sample, settings.num_samples)
-    result = _distance(source, target, settings.alpha, tolerance=1e-3, max_iterations=2000)
+    result = _distance(source, target, settings.alpha)
     return Exact(
         source, target, result, jax.jit(static.semi_coupling)(result, source, target, settings.alpha)
     )
@@ -366,6 +364,4 @@ def _write_figure(path: Path, problem: Problem, exact: Exact, evaluation: Evalua
         source_log_density=problem.source.log_density,
         target_log_density=problem.target.log_density,
     )
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=150)
-    write_atomically(path, buffer.getvalue())
+    write_figure(path, figure)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
+from scipy.special import zeta
 
 from wfr_flows.typing import Array, ArrayLike
 
@@ -17,9 +18,9 @@ REACH = (math.pi / 2) ** 2
 """Squared cone angle at which transport stops paying: ``|x-y| = π√alpha``."""
 
 _SERIES_BELOW = 1e-2
-_LOG1P_BELOW = 0.6
-# Taylor coefficients in q, highest order first.
-_LOG_COS = (21844 / 42567525, 691 / 467775, 62 / 14175, 17 / 1260, 2 / 45, 1 / 6, 1.0)
+# Taylor coefficients, highest order first; zeta(s, 3/2) sums (k + 1/2)**-s over k >= 1.
+_OTHER_ZEROS = tuple(float(2 / n * math.pi ** (-2 * n) * zeta(2 * n, 1.5)) for n in range(16, 0, -1))
+_LOG1P = tuple(1 / (n + 1) for n in range(8, -1, -1))
 _SINC_SQUARED = (1 / 1814400, -1 / 20160, 1 / 360, -1 / 12, 1.0)
 _ARCSINC_SQUARED = (1024 / 21021, 128 / 2079, 128 / 1575, 4 / 35, 8 / 45, 1 / 3, 1.0)
 
@@ -53,18 +54,15 @@ def _analytic(q: ArrayLike, coefficients: tuple[float, ...], closed_form: Callab
 def log_cos_ratio(q: ArrayLike) -> Array:
     """``-2 log cos(√q) / q`` for ``0 <= q < (π/2)²``: 1 at 0.
 
+    By the product of the cosine over its zeros: the first, where the logarithm is singular, in closed form,
+    all others as a power series that converges like ``9⁻ⁿ``. No term is negative, so no digits cancel.
+
     >>> float(log_cos_ratio(0.0))
     1.0
     """
-    return _analytic(q, _LOG_COS, _log_cos_closed)
-
-
-def _log_cos_closed(q: Array) -> Array:
-    """``-2 log cos √q / q`` without cancellation at small q, nor loss of digits close to ``(π/2)²``."""
-    z = jnp.sqrt(q)
-    small = q < _LOG1P_BELOW
-    near = -jnp.log1p(-(jnp.sin(jnp.where(small, z, 0.0)) ** 2))
-    return jnp.where(small, near, -2.0 * jnp.log(jnp.cos(jnp.where(small, 0.0, z)))) / q
+    q = jnp.asarray(q, jnp.result_type(q, float))
+    nearest_zero = _analytic(q / REACH, _LOG1P, lambda x: -jnp.log1p(-x) / x)
+    return 2 / REACH * nearest_zero + jnp.polyval(jnp.asarray(_OTHER_ZEROS, q.dtype), q)
 
 
 def sinc_squared(q: ArrayLike) -> Array:

@@ -5,10 +5,16 @@ import jax.numpy as jnp
 from wfr_flows.numerics.cone import REACH, log_cos_ratio
 from wfr_flows.typing import Array, ArrayLike, Bool, Float
 
+_UNROLLED_DIMENSIONS = 32
+
 
 def squared_distance(x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n m"]:
     """``|x_i - y_j|²`` from squared differences: no cancellation, exactly 0 where points coincide."""
-    return jnp.sum((x[:, None, :] - y[None, :, :]) ** 2, axis=-1)
+    dim = x.shape[1]
+    if dim > _UNROLLED_DIMENSIONS:
+        return jnp.sum((x[:, None, :] - y[None, :, :]) ** 2, axis=-1)
+    # One pair per lane, where a short last axis would leave most of a vector register empty.
+    return sum(((x[:, k, None] - y[None, :, k]) ** 2 for k in range(1, dim)), (x[:, 0, None] - y[:, 0]) ** 2)
 
 
 def transport_cost(squared: Float[Array, "*s"], inverse_alpha: ArrayLike) -> tuple[Array, Bool[Array, "*s"]]:

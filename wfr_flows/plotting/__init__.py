@@ -1,5 +1,6 @@
 """Figures; matplotlib is imported when one is drawn."""
 
 from wfr_flows.plotting.geodesic import geodesic
+from wfr_flows.plotting.transport import transport
 
-__all__ = ["geodesic"]
+__all__ = ["geodesic", "transport"]

@@ -7,9 +7,9 @@ import numpy as np
 
 from wfr_flows.dynamics import Trajectory
 from wfr_flows.measures import Particles
+from wfr_flows.plotting.parts import density, times
 from wfr_flows.typing import ArrayLike
 
-_TIMES = 5
 _PATHS = 60
 
 
@@ -58,26 +58,11 @@ def _densities(axis, trajectory: Trajectory, title: str, exact) -> None:
     x = np.linspace(low - 1e-3, high + 1e-3, 300)
     for index, colour in _snapshots(trajectory):
         time = float(trajectory.time[index])
-        axis.plot(x, _density(trajectory.at(index), x), color=colour, label=f"t = {time:.2f}")
+        axis.plot(x, density(trajectory.at(index), x), color=colour, label=f"t = {time:.2f}")
         if exact is not None:
-            axis.plot(x, _density(exact(time), x), color=colour, linestyle="--", linewidth=1)
+            axis.plot(x, density(exact(time), x), color=colour, linestyle="--", linewidth=1)
     axis.set(title=title, xlabel="x", ylabel="density")
     axis.legend(frameon=False)
-
-
-def _density(measure: Particles, x: np.ndarray) -> np.ndarray:
-    """Weighted density on the grid ``x``, smoothed by a tenth of the spread, so that modes stay apart."""
-    from scipy.ndimage import gaussian_filter1d  # noqa: PLC0415  slow to import
-
-    position, weight = (
-        np.asarray(measure.position[:, 0], float),
-        np.exp(np.asarray(measure.log_weight, float)),
-    )
-    spread = np.sqrt(np.cov(position, aweights=weight)) if position.size > 1 else 0.0
-    width = x[1] - x[0]
-    edges = np.append(x - 0.5 * width, x[-1] + 0.5 * width)
-    height, _ = np.histogram(position, bins=edges, weights=weight / weight.sum())
-    return gaussian_filter1d(height / width, max(0.1 * spread / width, 0.5), mode="constant")
 
 
 def _known(axis, log_density) -> None:
@@ -161,11 +146,9 @@ def _relative_weight(trajectory: Trajectory) -> np.ndarray:
     return np.exp(trajectory.log_weight[-1]) * trajectory.log_weight.shape[1]
 
 
-def _snapshots(trajectory: Trajectory, count: int = _TIMES):
-    from matplotlib import colormaps  # noqa: PLC0415
-
+def _snapshots(trajectory: Trajectory, count: int = 5):
     last = trajectory.time.shape[0] - 1
-    return [(round(last * share), colormaps["viridis"](0.9 * share)) for share in np.linspace(0, 1, count)]
+    return [(round(last * share), colour) for share, colour in times(count)]
 
 
 def _chosen(trajectory: Trajectory) -> np.ndarray:

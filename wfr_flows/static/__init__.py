@@ -1,9 +1,11 @@
 """Exact WFR without training: closed forms, certified solver, semi-couplings, geodesics."""
 
+from wfr_flows.static.bounds import DualPotentials, dual_bound, plan_cost
 from wfr_flows.static.diracs import (
     Diracs,
     DiracState,
     cone_angle,
+    coupling_cost,
     dirac_to_measure,
     growth_cost,
     pair_cost,
@@ -14,12 +16,17 @@ from wfr_flows.static.diracs import (
     two_diracs,
     wfr_geodesic,
 )
+from wfr_flows.static.exact import gaussian_hellinger_gaussians
+from wfr_flows.static.grid import GridGeodesic, benamou_brenier
+from wfr_flows.static.plans import SparsePlan
+from wfr_flows.static.potentials import end_potentials, potential, spherical_potential
+from wfr_flows.static.result import StaticResult
 from wfr_flows.static.solver import (
-    DualPotentials,
-    StaticResult,
+    gaussian_hellinger,
     semi_coupling,
     spherical_wfr,
-    transport_plan,
+    unmatched,
+    wasserstein,
     wfr,
 )
 
@@ -27,19 +34,31 @@ __all__ = [
     "DiracState",
     "Diracs",
     "DualPotentials",
+    "GridGeodesic",
+    "SparsePlan",
     "StaticResult",
+    "benamou_brenier",
     "cone_angle",
+    "coupling_cost",
     "dirac_to_measure",
+    "dual_bound",
+    "end_potentials",
+    "gaussian_hellinger",
+    "gaussian_hellinger_gaussians",
     "growth_cost",
     "pair_cost",
+    "plan_cost",
+    "potential",
     "semi_coupling",
     "spherical_from_plain",
     "spherical_geodesic",
+    "spherical_potential",
     "spherical_time",
     "spherical_wfr",
-    "transport_plan",
     "travel",
     "two_diracs",
+    "unmatched",
+    "wasserstein",
     "wfr",
     "wfr_geodesic",
 ]

@@ -61,6 +61,12 @@ def pair_cost(squared: Array, source_mass: Array, target_mass: Array, alpha: Arr
     return move + growth_cost(source_mass, target_mass, alpha)
 
 
+def coupling_cost(diracs: Diracs, alpha: ArrayLike) -> Scalar:
+    """``Σ d²_WFR`` of travelling Diracs, each on its own: the cost of a semi-coupling."""
+    squared = jnp.sum((diracs.source - diracs.target) ** 2, axis=-1)
+    return jnp.sum(pair_cost(squared, diracs.source_mass, diracs.target_mass, alpha))
+
+
 def growth_cost(source_mass: Array, target_mass: Array, alpha: ArrayLike) -> Array:
     """``2alpha (√m₀ - √m₁)²``, the cost of changing a mass in place (Hellinger)."""
     difference = _root(source_mass) - _root(target_mass)
@@ -143,8 +149,7 @@ def spherical_geodesic(diracs: Diracs, time: ArrayLike, alpha: ArrayLike) -> Par
 
 def cone_angle(diracs: Diracs, alpha: ArrayLike) -> Scalar:
     """``Θ = arccos(1 - d²_WFR/(4alpha))`` in [0, π/2], from a semi-coupling of probability measures."""
-    squared = jnp.sum((diracs.source - diracs.target) ** 2, axis=-1)
-    value = jnp.sum(pair_cost(squared, diracs.source_mass, diracs.target_mass, alpha))
+    value = coupling_cost(diracs, alpha)
     return 2 * jnp.arcsin(jnp.sqrt(jnp.clip(value * inverse_alpha(alpha) / 8, 0.0, 0.5)))
 
 

@@ -1,0 +1,137 @@
+"""The path for large problems, forced on small ones: it must prove what the dense path proves."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from wfr_flows.measures import particles
+from wfr_flows.static import bounds, solver
+from wfr_flows.static.multiscale import coarsen
+
+NUM_SOURCE, NUM_TARGET = 150, 120
+_dense = jax.jit(solver.wfr)
+
+
+# A function of its own: the path is chosen while tracing, and this one is traced with the limit at 1.
+@jax.jit
+def _listed(source, target, alpha):
+    assert solver._DENSE_PAIRS == 1
+    return solver.wfr(source, target, alpha)
+
+
+@pytest.fixture
+def multiscale(monkeypatch):
+    monkeypatch.setattr(solver, "_DENSE_PAIRS", 1)
+
+
+def _clouds(dim, masses=(1.0, 1.0), zeros=False):
+    random = np.random.default_rng(dim)
+    clouds = []
+    for size, mass, shift in ((NUM_SOURCE, masses[0], 0.0), (NUM_TARGET, masses[1], 0.7)):
+        weight = random.uniform(0.1, 1.0, size)
+        if zeros:
+            weight[:: size // 20] = 0.0
+        clouds.append(particles(random.normal(size=(size, dim)) + shift, mass * weight / weight.sum()))
+    return clouds
+
+
+def _assert_same(listed, dense):
+    assert listed.converged
+    assert dense.converged
+    assert listed.gap <= 1e-4 * listed.value
+    # Both intervals hold the one true value.
+    assert listed.lower_bound <= dense.value * (1 + 1e-12)
+    assert dense.lower_bound <= listed.value * (1 + 1e-12)
+
+
+CASES = {
+    "plane": (2, 1.0, {}),
+    "space": (3, 1.0, {}),
+    "some out of reach": (2, 0.05, {}),
+    "all but alone": (3, 1e-3, {}),
+    "unequal masses": (2, 0.5, {"masses": (1.0, 1e3)}),
+    "zero weights": (2, 0.5, {"zeros": True}),
+    "large alpha": (3, 1e4, {}),
+    "wasserstein": (2, np.inf, {}),
+    "wasserstein with zero weights": (3, np.inf, {"zeros": True}),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_listed_pairs_agree_with_all_pairs(case, multiscale):
+    dim, alpha, options = CASES[case]
+    source, target = _clouds(dim, **options)
+    listed = _listed(source, target, alpha)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(solver, "_DENSE_PAIRS", 1 << 21)
+        dense = _dense(source, target, alpha)
+    _assert_same(listed, dense)
+    plan = np.asarray(listed.plan.dense(NUM_SOURCE, NUM_TARGET))
+    assert (plan >= 0).all()
+    assert not plan[np.asarray(source.weight) == 0].any()
+    if case == "some out of reach":
+        distance = np.linalg.norm(np.asarray(source.position)[:, None] - target.position[None], axis=-1)
+        assert (distance >= np.pi * np.sqrt(alpha)).all(axis=1).any()
+    if np.isinf(alpha):
+        np.testing.assert_allclose(plan.sum(axis=1), source.weight, rtol=1e-9, atol=1e-15)
+        np.testing.assert_allclose(plan.sum(axis=0), target.weight, rtol=1e-9, atol=1e-15)
+
+
+def test_potentials_are_feasible_between_all_pairs(multiscale):
+    source, target = _clouds(2)
+    f, g = _listed(source, target, 1.0).potentials
+    problem = bounds.log_entropy(jnp.asarray(1.0))
+    cost, reachable = problem.cost(source.position, target.position)
+    assert jnp.min(jnp.where(reachable, cost - f[:, None] - g[None, :], 0.0)) >= -1e-12
+
+
+_coarsen = jax.jit(coarsen, static_argnums=1)
+
+
+@pytest.mark.parametrize(("size", "num_cells"), [(1, 1), (5, 4), (64, 8), (150, 32), (127, 64)])
+@pytest.mark.parametrize("dim", [1, 3])
+def test_coarsening_keeps_mass_and_mean_in_balanced_cells(size, num_cells, dim):
+    random = np.random.default_rng(size)
+    measure = particles(random.normal(size=(size, dim)), random.uniform(0.1, 1.0, size))
+    cells = _coarsen(measure, num_cells)
+    assert cells.position.shape == (num_cells, dim)
+    np.testing.assert_allclose(cells.mass, measure.mass, rtol=1e-12)
+    np.testing.assert_allclose(
+        cells.weight @ cells.position, measure.weight @ measure.position, rtol=1e-10, atol=1e-12
+    )
+    # With unit weights the mass of a cell counts its particles.
+    ones = measure._replace(log_weight=jnp.zeros(size))
+    assert np.round(_coarsen(ones, num_cells).weight).max() <= -(-size // num_cells)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.tuples(st.floats(-9, 9), st.sampled_from([0.0, 1.0, 5.0])), min_size=11, max_size=11))
+def test_coarsening_is_finite_with_ties_and_zero_weights(rows):
+    position, weight = np.array(rows).T
+    measure = particles(position, weight + (np.arange(11) == 3))
+    cells = _coarsen(measure, 4)
+    assert np.isfinite(cells.position).all()
+    assert not np.isnan(cells.log_weight).any()
+    np.testing.assert_allclose(cells.mass, measure.mass, rtol=1e-12)
+    # Means do not leave the hull.
+    assert cells.position.min() >= position.min() - 1e-12
+    assert cells.position.max() <= position.max() + 1e-12
+
+
+def test_memory_grows_linearly(multiscale, monkeypatch):
+    # Compiled only. Small blocks and few cells, so that neither hides what grows.
+    monkeypatch.setattr(bounds, "_BLOCK", 1 << 15)
+    monkeypatch.setattr("wfr_flows.static.multiscale._CELLS", 32)
+
+    def temporary(size):
+        shape = particles(np.zeros((size, 2)))
+        compiled = jax.jit(lambda s, t: solver.wfr(s, t, 1.0)).lower(shape, shape).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    small, large = temporary(2048), temporary(4096)
+    assert large < 2.5 * small
+    # A single dense matrix alone would take more.
+    assert large < 4096**2 * 8

@@ -1,0 +1,196 @@
+"""Both sides of a certificate: what potentials prove from below, and what a plan costs from above."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from wfr_flows.measures import Particles
+from wfr_flows.numerics import inverse_alpha, saturate, squared_distance, transport_cost
+from wfr_flows.static.diracs import Diracs, coupling_cost
+from wfr_flows.static.plans import SparsePlan, ratio
+from wfr_flows.typing import Array, ArrayLike, Bool, Float, Scalar
+
+_BLOCK = 1 << 22
+_LEAST_SHARE = 1e-12
+
+
+class Penalised(NamedTuple):
+    """Which problem: ``min ⟨c, γ⟩ + ρ KL(γ₁|μ) + ρ KL(γ₂|ν)``.
+
+    Attributes:
+      curvature: ``c`` is `numerics.transport_cost` at this inverse length scale; 0 is ``½|x-y|²``.
+      inverse_penalty: ``1/ρ``; 0 prescribes the marginals.
+    """
+
+    curvature: Scalar
+    inverse_penalty: Scalar
+
+    def cost(self, x: Float[Array, "n d"], y: Float[Array, "m d"]) -> tuple[Array, Bool[Array, "n m"]]:
+        """``(c, reachable)`` between all pairs."""
+        return transport_cost(squared_distance(x, y), self.curvature)
+
+
+class DualPotentials(NamedTuple):
+    """Dual potentials in energy units (``2 alpha`` times those of the unit cone), one per particle.
+
+    ``+inf`` marks a particle without partner within reach.
+    """
+
+    source: Float[Array, " n"]
+    target: Float[Array, " m"]
+
+
+def dual_bound(
+    potential: Float[Array, " n"], source: Particles, target: Particles, alpha: ArrayLike
+) -> Scalar:
+    """What any potential on the source proves: a lower bound on ``d²_WFR(source, target)``.
+
+    The potential is completed by c-transforms, ``g(y) = min_x c(x,y) - f(x)`` and back, and shifted along
+    constants to the best ``∫2alpha(1 - exp(-f/2alpha))dμ + ∫2alpha(1 - exp(-g/2alpha))dν`` [LMS].
+
+    Args:
+      potential: ``[n]``, energy units, for instance of another solver.
+      source, target: the measures.
+      alpha: length scale ``> 0``; ``inf`` for equal masses.
+    """
+    problem = log_entropy(jnp.asarray(alpha, source.position.dtype))
+    potentials = c_transform(potential, source, target, problem)
+    return dual_value(potentials, source.weight, target.weight, problem.inverse_penalty)
+
+
+def plan_cost(plan: Float[Array, "n m"], source: Particles, target: Particles, alpha: ArrayLike) -> Scalar:
+    """What any plan proves: an upper bound on ``d²_WFR(source, target)``, the cost of its semi-coupling.
+
+    ``γ⁰ = γ dμ/dγ₁`` travels into ``γ¹ = γ dν/dγ₂`` as Diracs do (`pair_cost`), and what the plan leaves
+    out dies or is born [LMS]. At ``alpha = inf`` the plan must have the marginals of the measures.
+
+    Args:
+      plan: ``[n, m]``, non-negative, for instance of another solver.
+      source, target: the measures.
+      alpha: length scale ``> 0``.
+    """
+    n, m = plan.shape
+    row, column = jnp.repeat(jnp.arange(n), m), jnp.tile(jnp.arange(m), n)
+    return coupling_cost(couple(SparsePlan(row, column, plan.ravel()), source, target, alpha), alpha)
+
+
+def log_entropy(alpha: Scalar) -> Penalised:
+    """The problem whose value is ``d²_WFR``: cone cost and ``ρ = 2alpha``."""
+    k = inverse_alpha(alpha).astype(alpha.dtype)
+    return Penalised(k, 0.5 * k)
+
+
+def quadratic(alpha: Scalar) -> Penalised:
+    """Gaussian-Hellinger: cost ``½|x-y|²`` and ``ρ = 2alpha``."""
+    return log_entropy(alpha)._replace(curvature=jnp.zeros_like(alpha))
+
+
+def c_transform(potential: Array, source: Particles, target: Particles, problem: Penalised) -> DualPotentials:
+    """Feasible potentials, ``f(x) + g(y) <= c(x, y)``, above the given one, the best along constants."""
+    completed = half_transform(potential, source, target.position, problem)
+    potential = half_transform(completed, target, source.position, problem)
+    potentials = DualPotentials(potential, completed)
+    return shift(potentials, source.weight, target.weight, problem.inverse_penalty)
+
+
+def half_transform(
+    potential: Float[Array, " n"], measure: Particles, points: Float[Array, "m d"], problem: Penalised
+) -> Float[Array, " m"]:
+    """``g(y) = min_x c(x, y) - f(x)`` over particles with weight; ``+inf`` at a point that none can reach.
+
+    In blocks of points: memory is linear in ``n + m``.
+    """
+
+    def block(some: Float[Array, "b d"]) -> Float[Array, " b"]:
+        cost, reachable = problem.cost(some, measure.position)
+        present = reachable & (measure.log_weight > -jnp.inf)
+        return jnp.min(jnp.where(present, cost - potential, jnp.inf), axis=1)
+
+    return in_blocks(block, points, potential.size)
+
+
+def in_blocks(function, points: Float[Array, "m d"], row_length: int):
+    """``function`` of ``points``, as many at a time as keep ``row_length`` numbers for each in memory."""
+    size = max(1, min(points.shape[0], _BLOCK // row_length))
+    if size == points.shape[0]:
+        return function(points)
+    count = -(-points.shape[0] // size)
+    padded = jnp.pad(points, ((0, count * size - points.shape[0]), (0, 0)), mode="edge")
+    result = jax.lax.map(function, padded.reshape(count, size, -1))
+    return jax.tree.map(lambda a: a.reshape(count * size, *a.shape[2:])[: points.shape[0]], result)
+
+
+def shift(
+    potentials: DualPotentials, source_weight: Array, target_weight: Array, k: Scalar
+) -> DualPotentials:
+    """The best ``(f + l, g - l)``: ``l = ½ρ log(∫e^{-f/ρ}dμ / ∫e^{-g/ρ}dν)``, 0 at ``k = 1/ρ = 0``."""
+
+    def log_mean(weight: Array, potential: Array) -> Array:
+        # log1p keeps the digits that ρ, large, multiplies; logsumexp the range where ρ is small.
+        exponent = jnp.where(weight > 0, -potential * k, 0.0)
+        gentle = jnp.all(jnp.abs(exponent) < 0.5)
+        near = jnp.sum(weight * jnp.expm1(jnp.where(gentle, exponent, 0.0))) / weight.sum()
+        far = jax.nn.logsumexp(exponent, b=weight) - jnp.log(weight.sum())
+        return jnp.where(gentle, jnp.log1p(near), far)
+
+    log_ratio = jnp.log(source_weight.sum()) - jnp.log(target_weight.sum())
+    log_ratio += log_mean(source_weight, potentials.source) - log_mean(target_weight, potentials.target)
+    offset = jnp.where(k > 0, 0.5 * log_ratio / jnp.where(k > 0, k, 1.0), 0.0)
+    offset = jnp.where(jnp.isfinite(offset), offset, 0.0)
+    return DualPotentials(potentials.source + offset, potentials.target - offset)
+
+
+def dual_value(potentials: DualPotentials, source_weight: Array, target_weight: Array, k: Scalar) -> Scalar:
+    """``ρ∫(1 - e^{-f/ρ})dμ + ρ∫(1 - e^{-g/ρ})dν``, ``k = 1/ρ``; potentials ``+inf`` are legal if k > 0."""
+
+    def side(weight: Array, potential: Array) -> Scalar:
+        return jnp.sum(jnp.where(weight > 0, weight * saturate(potential, k), 0.0))
+
+    return side(source_weight, potentials.source) + side(target_weight, potentials.target)
+
+
+def couple(plan: SparsePlan, source: Particles, target: Particles, alpha: ArrayLike) -> Diracs:
+    """The semi-coupling of a plan as travelling Diracs: its pairs, what dies, what is born.
+
+    ``γ⁰ = γ dμ/dγ₁`` leaves, ``γ¹ = γ dν/dγ₂`` arrives, so that the marginals are exactly μ and ν. Rows and
+    columns that the plan all but misses are left out of it.
+    """
+    n, m = source.log_weight.size, target.log_weight.size
+    rows, columns = plan.marginals(n, m)
+    row, column, mass = plan
+    mass = jnp.where(rows > _LEAST_SHARE * source.weight, 1.0, 0.0)[row] * mass
+    mass = jnp.where(columns > _LEAST_SHARE * target.weight, 1.0, 0.0)[column] * mass
+    rows, columns = plan._replace(mass=mass).marginals(n, m)
+    flat = jnp.isinf(alpha)
+    leaves = jnp.where(flat, 1.0, ratio(source.weight, rows))
+    arrives = jnp.where(flat, 1.0, ratio(target.weight, columns))
+    # At alpha = inf the marginals are prescribed, and what is missing is rounding.
+    alone = lambda weight, total: jnp.where((total > 0) | flat, 0.0, weight)  # noqa: E731
+    dies, born = alone(source.weight, rows), alone(target.weight, columns)
+    return Diracs(
+        jnp.concatenate([source.position[row], source.position, target.position]),
+        jnp.concatenate([target.position[column], source.position, target.position]),
+        jnp.concatenate([mass * leaves[row], dies, jnp.zeros_like(born)]),
+        jnp.concatenate([mass * arrives[column], jnp.zeros_like(dies), born]),
+    )
+
+
+def energy(plan: SparsePlan, source: Particles, target: Particles, problem: Penalised) -> Scalar:
+    """``⟨c, γ⟩ + ρ KL(γ₁|μ) + ρ KL(γ₂|ν)``; a plan at ``1/ρ = 0`` has the right marginals."""
+    k = problem.inverse_penalty
+    squared = jnp.sum((source.position[plan.row] - target.position[plan.column]) ** 2, axis=-1)
+    cost, _ = transport_cost(squared, problem.curvature)
+    rows, columns = plan.marginals(source.log_weight.size, target.log_weight.size)
+    misfit = divergence(rows, source.weight) + divergence(columns, target.weight)
+    return jnp.sum(plan.mass * cost) + jnp.where(k > 0, misfit / jnp.where(k > 0, k, 1.0), 0.0)
+
+
+def divergence(p: Float[Array, " n"], q: Float[Array, " n"]) -> Scalar:
+    """``KL(p|q) = Σ p log(p/q) - p + q``, 0 where both are; without cancellation where they are close."""
+    x = ratio(p - q, q)
+    small = jnp.abs(x) < 1e-2
+    near = x**2 * (1 / 2 - x * (1 / 6 - x * (1 / 12 - x / 20)))
+    safe = jnp.where(small | (x <= -1), 0.5, x)
+    far = jnp.where(x <= -1, 1.0, (1 + safe) * jnp.log1p(safe) - safe)
+    return jnp.sum(q * jnp.where(small, near, far))

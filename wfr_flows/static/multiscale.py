@@ -1,0 +1,158 @@
+"""Large problems in linear memory: a coarse solution proposes the pairs, the pairs solve the fine problem."""
+
+import math
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from wfr_flows.measures import Particles
+from wfr_flows.numerics import transport_cost
+from wfr_flows.static import dense
+from wfr_flows.static.bounds import DualPotentials, Penalised, half_transform, in_blocks
+from wfr_flows.static.dense import accept_rounding
+from wfr_flows.static.interior_point import Problem, begin, feasible, follow
+from wfr_flows.static.pairs import ListedPairs
+from wfr_flows.static.plans import SparsePlan, listed_twice
+from wfr_flows.static.result import Assess, StaticResult, unknown
+from wfr_flows.typing import Array, Float, Int, Scalar
+
+_CELLS = 512
+_COARSE_TOLERANCE = 1e-2
+_PARTNERS = 16
+_KEPT = 16
+_MARGIN = 0.02
+_ROUNDS = 12
+_FIRST_TOLERANCE = 2e-2
+_NEXT_TOLERANCE = 0.1
+_LAST_TOLERANCE = 0.5
+
+
+def coarsen(measure: Particles, num_cells: int) -> Particles:
+    """At most ``num_cells`` particles, one at the mean of every cell of a balanced k-d tree.
+
+    Cells are halved along their widest coordinate until there are ``num_cells`` (a power of two).
+    """
+    n, dim = measure.position.shape
+    levels = int(math.log2(num_cells))
+    size = -(-n // 2**levels)
+    padding = size * 2**levels - n
+    position = jnp.pad(measure.position, ((0, padding), (0, 0)), mode="edge")
+    log_weight = jnp.pad(measure.log_weight, (0, padding), constant_values=-jnp.inf)
+    order = jnp.arange(position.shape[0])
+    for level in range(levels):
+        cells = order.reshape(2**level, -1)
+        points = position[cells]
+        widest = jnp.argmax(points.max(axis=1) - points.min(axis=1), axis=-1)
+        along = jnp.take_along_axis(points, widest[:, None, None], axis=2)[..., 0]
+        order = jnp.take_along_axis(cells, jnp.argsort(along, axis=1), axis=1).ravel()
+    cells = order.reshape(2**levels, size)
+    total = jax.nn.logsumexp(log_weight[cells], axis=1)
+    share = jnp.where(total[:, None] > -jnp.inf, jnp.exp(log_weight[cells] - total[:, None]), 1 / size)
+    return Particles(jnp.sum(share[..., None] * position[cells], axis=1), total)
+
+
+def solve(
+    source: Particles,
+    target: Particles,
+    problem: Penalised,
+    assess: Assess,
+    tolerance: float,
+    max_iterations: int,
+) -> StaticResult:
+    """Solve between the cells of two k-d trees, then in rounds between the particles, on listed pairs alone.
+
+    Each round passes over all pairs twice, in blocks: that makes the potentials feasible, so that they prove
+    a lower bound whatever the lists, and lists for every particle the partners of least slack beside those
+    that its mass already goes to (column generation). The interior-point method on these pairs gives the plan
+    and the potentials of the next round.
+    """
+    size = min(_CELLS, 1 << (min(source.log_weight.size, target.log_weight.size).bit_length() - 1))
+    cells = coarsen(source, size), coarsen(target, size)
+    coarse = dense.solve(*cells, problem, assess, _COARSE_TOLERANCE, max_iterations)
+    mass = jnp.sqrt(source.mass * target.mass)
+    penalty = 1 / jnp.maximum(problem.inverse_penalty, jnp.finfo(mass.dtype).tiny)
+    unit = jnp.minimum(jnp.where(coarse.value > 0, coarse.value / mass, 1.0), penalty)
+
+    def unfinished(state: _Round) -> Array:
+        wide = ~state.result.converged & (state.result.num_iterations < max_iterations)
+        return wide & (state.number < _ROUNDS)
+
+    def refine(state: _Round) -> _Round:
+        scaled = _restrict(source, target, problem, state.pairs, unit, mass)
+        guess = jax.tree.map(lambda f: jnp.where(jnp.isfinite(f), f / unit, 0.0), state.potentials)
+        start = feasible(scaled, state.pairs, guess, jnp.asarray(_MARGIN, unit.dtype))
+        done = state.result.num_iterations
+        path = begin(scaled, state.pairs, start)._replace(num_iterations=done)
+        path = follow(scaled, state.pairs, path, state.tolerance, max_iterations)
+        plan = SparsePlan(state.pairs.row, state.pairs.column, mass * path.plan)
+        potentials, near = _nearest(unit * path.potentials.target, source, target, problem)
+        pairs = _joined(state.pairs.heaviest(path.plan, _KEPT), near)
+        result = accept_rounding(assess(source, target, potentials, plan, path.num_iterations), unit * mass)
+        better = result.gap < state.result.gap
+        result = jax.tree.map(lambda new, old: jnp.where(better, new, old), result, state.result)
+        result = result._replace(num_iterations=path.num_iterations)
+        inner = jnp.maximum(_NEXT_TOLERANCE * state.tolerance, _LAST_TOLERANCE * tolerance)
+        return _Round(potentials, pairs, result, inner, state.number + 1)
+
+    guess = half_transform(coarse.potentials.source, cells[0], target.position, problem)
+    potentials, near = _nearest(jnp.where(jnp.isfinite(guess), guess, 0.0), source, target, problem)
+    pairs = _joined(ListedPairs(near.by_row[:, :_KEPT], near.by_column[:, :_KEPT]), near)
+    empty = SparsePlan(pairs.row, pairs.column, jnp.zeros(pairs.row.shape, unit.dtype))
+    result = unknown(partial(assess, source, target), potentials, empty, coarse.num_iterations)
+    result = result._replace(num_iterations=coarse.num_iterations)
+    first = jnp.asarray(_FIRST_TOLERANCE, unit.dtype)
+    number = jnp.zeros((), jnp.int32)
+    return jax.lax.while_loop(unfinished, refine, _Round(potentials, pairs, result, first, number)).result
+
+
+class _Round(NamedTuple):
+    potentials: DualPotentials
+    pairs: ListedPairs
+    result: StaticResult
+    tolerance: Scalar
+    number: Array
+
+
+def _restrict(
+    source: Particles, target: Particles, problem: Penalised, pairs: ListedPairs, unit: Scalar, mass: Scalar
+) -> Problem:
+    """The problem on listed pairs, in the units given."""
+    row, column = pairs.row, pairs.column
+    squared = jnp.sum((source.position[row] - target.position[column]) ** 2, axis=-1)
+    cost, reachable = transport_cost(squared, problem.curvature)
+    legal = reachable & (source.weight > 0)[row] & (target.weight > 0)[column]
+    legal &= ~listed_twice(pairs.by_row, pairs.by_column)
+    rows, columns = pairs.sums(legal.astype(cost.dtype))
+    first = jnp.where(rows > 0, source.weight / mass, 0.0)
+    second = jnp.where(columns > 0, target.weight / mass, 0.0)
+    return Problem(cost / unit, legal, first, second, unit * problem.inverse_penalty)
+
+
+def _joined(kept: ListedPairs, near: ListedPairs) -> ListedPairs:
+    return ListedPairs(*(jnp.concatenate(both, axis=1) for both in zip(kept, near, strict=True)))
+
+
+def _nearest(
+    potential: Float[Array, " m"], source: Particles, target: Particles, problem: Penalised
+) -> tuple[DualPotentials, ListedPairs]:
+    """c-transforms of a potential on the target, and for every particle its partners of least slack."""
+
+    def partners(potential: Array, measure: Particles, points: Float[Array, "m d"]) -> tuple[Array, Array]:
+        count = min(_PARTNERS, potential.size)
+
+        def block(some: Float[Array, "b d"]) -> tuple[Float[Array, " b"], Int[Array, "b p"]]:
+            cost, reachable = problem.cost(some, measure.position)
+            present = reachable & (measure.log_weight > -jnp.inf)
+            slack = jnp.where(present, cost - potential, jnp.inf)
+            least = slack.min(axis=1)
+            # The excess over the least, so that single precision, in which selection is fast, keeps order.
+            excess = slack - jnp.where(jnp.isfinite(least), least, 0.0)[:, None]
+            return least, jax.lax.top_k(-excess.astype(jnp.float32), count)[1]
+
+        return in_blocks(block, points, potential.size)
+
+    rows, by_row = partners(potential, target, source.position)
+    columns, by_column = partners(rows, source, target.position)
+    return DualPotentials(rows, columns), ListedPairs(by_row, by_column)
