@@ -14,6 +14,7 @@ from wfr_flows.typing import Array, Scalar
 _ROUNDING = 10.0
 _FIRST_TOLERANCE = 5.0
 _NEXT_TOLERANCE = 0.1
+_LEAST_TOLERANCE = 1e-6
 _WARM_STEPS = 12
 _WARM_COOLING = 0.7
 _WARM_SMOOTHING = 0.1
@@ -42,9 +43,14 @@ def solve(
         result = assess(source, target, potentials, plan, path.num_iterations)
         return accept_rounding(result, unit * mass)
 
+    first = jnp.asarray(_FIRST_TOLERANCE * tolerance, scaled.cost.dtype)
+
     def unfinished(state: tuple[Path, StaticResult, Scalar]) -> Array:
-        path, result, _ = state
-        return ~result.converged & ~path.stalled & (path.num_iterations < max_iterations)
+        path, result, inner = state
+        # A gap of exactly 0 leaves no step to take, whatever it is that does not satisfy the certificate.
+        stuck = path.stalled | (path.num_iterations >= max_iterations) | (path.gap <= 0)
+        stuck |= inner < _LEAST_TOLERANCE * jnp.finfo(inner.dtype).eps
+        return (inner == first) | (~result.converged & ~stuck)
 
     def refine(state: tuple[Path, StaticResult, Scalar]) -> tuple[Path, StaticResult, Scalar]:
         path, _, inner = state
@@ -53,8 +59,7 @@ def solve(
 
     margin = jnp.asarray(_WARM_SMOOTHING, scaled.cost.dtype)
     path = begin(scaled, pairs, feasible(scaled, pairs, _warm_start(scaled), margin))
-    start = path, unknown(certify, path), jnp.asarray(_FIRST_TOLERANCE * tolerance, scaled.cost.dtype)
-    return jax.lax.while_loop(unfinished, refine, start)[1]
+    return jax.lax.while_loop(unfinished, refine, (path, unknown(certify, path), first))[1]
 
 
 def accept_rounding(result: StaticResult, unit: Scalar) -> StaticResult:
@@ -64,12 +69,16 @@ def accept_rounding(result: StaticResult, unit: Scalar) -> StaticResult:
 
 
 def _scaled(source: Particles, target: Particles, problem: Penalised) -> tuple[Problem, Scalar, Scalar]:
-    """The problem in units of a typical cost and of the geometric mean of the masses, and these units."""
+    """The problem between the normalised measures in units of a typical cost, and the units of cost and mass.
+
+    Masses come back as ``d²(aμ, bν) = √(ab) d²(μ, ν) + ρ(√a - √b)²`` and a shift of the potentials, and never
+    mix with the transport, however much they differ.
+    """
     cost, reachable = problem.cost(source.position, target.position)
     legal = reachable & (source.weight > 0)[:, None] & (target.weight > 0)[None, :]
     mass = jnp.exp(0.5 * (jax.nn.logsumexp(source.log_weight) + jax.nn.logsumexp(target.log_weight)))
-    first = jnp.where(legal.any(axis=1), source.weight / mass, 0.0)
-    second = jnp.where(legal.any(axis=0), target.weight / mass, 0.0)
+    first = jnp.where(legal.any(axis=1), source.normalise().weight, 0.0)
+    second = jnp.where(legal.any(axis=0), target.normalise().weight, 0.0)
     share = jnp.where(legal, first[:, None] * second[None, :], 0.0)
     mean = ratio(jnp.sum(share * cost), jnp.sum(share))
     penalty = 1 / jnp.maximum(problem.inverse_penalty, jnp.finfo(cost.dtype).tiny)

@@ -52,6 +52,7 @@ def pair_cost(squared: Array, source_mass: Array, target_mass: Array, alpha: Arr
     ``½|x-y|² sinc²(θ/2) √(m₀m₁) + 2alpha (√m₀ - √m₁)²``, which does not cancel and whose limit at
     ``alpha = inf`` is ``½|x-y|² m₀`` for equal masses and ``inf`` for unequal ones.
     """
+    squared = jnp.minimum(squared, jnp.finfo(squared.dtype).max)
     angle = 0.25 * squared * inverse_alpha(alpha).astype(squared.dtype)
     # Beyond reach the pair costs as much as one exactly at reach.
     scale = jnp.where(angle < REACH, 1.0, REACH / jnp.where(angle < REACH, 1.0, angle))

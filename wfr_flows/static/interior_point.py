@@ -61,6 +61,7 @@ def begin(problem: Problem, pairs: Pairs, start: DualPotentials) -> Path:
     The products ``p_i q_j`` are those for which the plan has the marginals that its potentials ask for, so
     that the start lies on its path however uneven the weights.
     """
+    start = shift(start, problem.source, problem.target, problem.inverse_penalty)
     product = _scaling(problem, pairs, start)
     plan = product / _slack(problem, pairs, start)
     path = _assess(problem, pairs, start, plan, product, jnp.zeros((), jnp.int32))

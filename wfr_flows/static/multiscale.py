@@ -73,14 +73,18 @@ def solve(
     coarse = dense.solve(*cells, problem, assess, _COARSE_TOLERANCE, max_iterations)
     mass = jnp.sqrt(source.mass * target.mass)
     penalty = 1 / jnp.maximum(problem.inverse_penalty, jnp.finfo(mass.dtype).tiny)
-    unit = jnp.minimum(jnp.where(coarse.value > 0, coarse.value / mass, 1.0), penalty)
+    # What growth alone cannot explain, for each unit of mass.
+    growth = jnp.where(problem.inverse_penalty > 0, penalty, 0.0)
+    growth *= (jnp.sqrt(source.mass) - jnp.sqrt(target.mass)) ** 2
+    moved = (coarse.value - growth) / mass
+    unit = jnp.minimum(jnp.where(moved > 0, moved, 1.0), penalty)
 
     def unfinished(state: _Round) -> Array:
         wide = ~state.result.converged & (state.result.num_iterations < max_iterations)
         return wide & (state.number < _ROUNDS)
 
     def refine(state: _Round) -> _Round:
-        scaled = _restrict(source, target, problem, state.pairs, unit, mass)
+        scaled = _restrict(source, target, problem, state.pairs, unit)
         guess = jax.tree.map(lambda f: jnp.where(jnp.isfinite(f), f / unit, 0.0), state.potentials)
         start = feasible(scaled, state.pairs, guess, jnp.asarray(_MARGIN, unit.dtype))
         done = state.result.num_iterations
@@ -116,17 +120,17 @@ class _Round(NamedTuple):
 
 
 def _restrict(
-    source: Particles, target: Particles, problem: Penalised, pairs: ListedPairs, unit: Scalar, mass: Scalar
+    source: Particles, target: Particles, problem: Penalised, pairs: ListedPairs, unit: Scalar
 ) -> Problem:
-    """The problem on listed pairs, in the units given."""
+    """The problem between the normalised measures on listed pairs, in the unit of cost given."""
     row, column = pairs.row, pairs.column
     squared = jnp.sum((source.position[row] - target.position[column]) ** 2, axis=-1)
     cost, reachable = transport_cost(squared, problem.curvature)
     legal = reachable & (source.weight > 0)[row] & (target.weight > 0)[column]
     legal &= ~listed_twice(pairs.by_row, pairs.by_column)
     rows, columns = pairs.sums(legal.astype(cost.dtype))
-    first = jnp.where(rows > 0, source.weight / mass, 0.0)
-    second = jnp.where(columns > 0, target.weight / mass, 0.0)
+    first = jnp.where(rows > 0, source.normalise().weight, 0.0)
+    second = jnp.where(columns > 0, target.normalise().weight, 0.0)
     return Problem(cost / unit, legal, first, second, unit * problem.inverse_penalty)
 
 

@@ -225,7 +225,8 @@ def _certified(
         change += jnp.sum(slope * (measure.weight - jax.lax.stop_gradient(measure.weight)))
     unbalanced = (k == 0) & ~jnp.isclose(fixed_source.mass, fixed_target.mass, rtol=_MASS_TOLERANCE)
     value = jnp.where(unbalanced, jnp.inf, result.value + change)
-    return result._replace(value=value, gap=jnp.where(unbalanced, jnp.inf, result.gap))
+    gap = jnp.where(unbalanced, jnp.inf, result.gap)
+    return result._replace(value=value, gap=gap, converged=result.converged & ~unbalanced)
 
 
 def _cheapest(
