@@ -82,7 +82,9 @@ def _scaled(source: Particles, target: Particles, problem: Penalised) -> tuple[P
     share = jnp.where(legal, first[:, None] * second[None, :], 0.0)
     mean = ratio(jnp.sum(share * cost), jnp.sum(share))
     penalty = 1 / jnp.maximum(problem.inverse_penalty, jnp.finfo(cost.dtype).tiny)
-    unit = jnp.minimum(jnp.where(mean > 0, mean, 1.0), penalty)
+    # Potentials reach the size of the penalty, and rounding of that size must stay below the unit.
+    least = jnp.where(problem.inverse_penalty > 0, 100 * jnp.finfo(cost.dtype).eps * penalty, 0.0)
+    unit = jnp.clip(jnp.where(mean > 0, mean, 1.0), least, penalty)
     return Problem(cost / unit, legal, first, second, unit * problem.inverse_penalty), unit, mass
 
 
