@@ -94,6 +94,14 @@ def c_transform(potential: Array, source: Particles, target: Particles, problem:
     return shift(potentials, source.weight, target.weight, problem.inverse_penalty)
 
 
+def tighten(
+    potential: Float[Array, " n"], cost: Array, from_source: Bool[Array, "n m"], from_target: Bool[Array, "n m"]
+) -> DualPotentials:
+    """c-transforms of a potential where the costs of all pairs are at hand, over pairs of one mask each."""
+    completed = jnp.min(jnp.where(from_source, cost - potential[:, None], jnp.inf), axis=0)
+    return DualPotentials(jnp.min(jnp.where(from_target, cost - completed, jnp.inf), axis=1), completed)
+
+
 def half_transform(
     potential: Float[Array, " n"], measure: Particles, points: Float[Array, "m d"], problem: Penalised
 ) -> Float[Array, " m"]:

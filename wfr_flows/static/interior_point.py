@@ -5,6 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from wfr_flows.measures import Particles
 from wfr_flows.static.bounds import DualPotentials, divergence, dual_value, shift
 from wfr_flows.static.pairs import Pairs
 from wfr_flows.static.plans import ratio
@@ -24,6 +25,7 @@ class Problem(NamedTuple):
       legal: pairs that a plan may use: within reach, both weights positive.
       source, target: the weights μ ``[n]`` and ν ``[m]``.
       inverse_penalty: ``1/ρ``; 0 prescribes the marginals, of equal mass.
+      rest: what no plan can save, and counts where a gap is compared with the value.
     """
 
     cost: Float[Array, "*p"]
@@ -31,6 +33,7 @@ class Problem(NamedTuple):
     source: Float[Array, " n"]
     target: Float[Array, " m"]
     inverse_penalty: Scalar
+    rest: Scalar
 
 
 class Path(NamedTuple):
@@ -55,6 +58,29 @@ class Path(NamedTuple):
     stalled: Bool[Array, ""]
 
 
+def between(
+    source: Particles,
+    target: Particles,
+    cost: Array,
+    legal: Array,
+    present: tuple[Bool[Array, " n"], Bool[Array, " m"]],
+    inverse_penalty: Scalar,
+) -> Problem:
+    """The problem between the normalised measures, of those particles alone that are present.
+
+    ``d²(aμ, bν) = √(ab) d²(μ, ν) + ρ(√a - √b)²``; what is absent dies or is born at ``ρ`` for a unit of mass.
+    """
+    first, second = (
+        jnp.where(here, measure.normalise().weight, 0.0)
+        for here, measure in zip(present, (source, target), strict=True)
+    )
+    half = 0.25 * (jax.nn.logsumexp(source.log_weight) - jax.nn.logsumexp(target.log_weight))
+    alone = 4 * jnp.sinh(half) ** 2 + (1 - first.sum()) + (1 - second.sum())
+    free = inverse_penalty > 0
+    rest = jnp.where(free, alone / jnp.where(free, inverse_penalty, 1.0), 0.0)
+    return Problem(cost, legal, first, second, inverse_penalty, rest)
+
+
 def begin(problem: Problem, pairs: Pairs, start: DualPotentials) -> Path:
     """The point of the central path at given, strictly feasible potentials.
 
@@ -77,7 +103,7 @@ def follow(
     """
 
     def unfinished(path: Path) -> Bool[Array, ""]:
-        wide = path.gap > tolerance * (path.lower + path.gap)
+        wide = path.gap > tolerance * (path.lower + path.gap + problem.rest)
         return wide & ~path.stalled & (path.num_iterations < max_iterations)
 
     return jax.lax.while_loop(unfinished, lambda p: _step(problem, pairs, p), path)
@@ -174,6 +200,20 @@ def _scaling(problem: Problem, pairs: Pairs, potentials: DualPotentials) -> Arra
     return jnp.where(problem.legal, pairs.combine(jnp.multiply, p, q), 0.0)
 
 
+def shortfall(
+    problem: Problem, pairs: Pairs, potentials: DualPotentials, plan: Array
+) -> tuple[Scalar, Scalar, Scalar]:
+    """What parts a plan from potentials: ``⟨c-f-g, γ⟩``, and how far its marginals are from what they ask for.
+
+    The latter as ``KL(γ₁|μ e^{-f/ρ}) + KL(γ₂|ν e^{-g/ρ})`` and in the L1 norm. With ρ times the divergence,
+    primal less dual value is their sum, exactly.
+    """
+    both = tuple(zip(pairs.sums(plan), _tilted(problem, potentials), strict=True))
+    misfit = sum(divergence(sums, wanted) for sums, wanted in both)
+    strays = sum(jnp.sum(jnp.abs(sums - wanted)) for sums, wanted in both)
+    return jnp.sum(plan * _slack(problem, pairs, potentials)), misfit, strays
+
+
 def _assess(
     problem: Problem,
     pairs: Pairs,
@@ -184,9 +224,7 @@ def _assess(
 ) -> Path:
     """Potentials and plan with the gap between them, see `Path`."""
     k = problem.inverse_penalty
-    both = tuple(zip(pairs.sums(plan), _tilted(problem, potentials), strict=True))
-    misfit = sum(divergence(sums, wanted) for sums, wanted in both)
-    strays = sum(jnp.sum(jnp.abs(sums - wanted)) for sums, wanted in both)
+    slackness, misfit, strays = shortfall(problem, pairs, potentials, plan)
     # Prescribed marginals: what strays has to be sent again, at the largest cost if need be.
     penalty = jnp.where(k > 0, misfit / jnp.where(k > 0, k, 1.0), 0.5 * strays * jnp.max(problem.cost))
     return Path(
@@ -194,7 +232,7 @@ def _assess(
         plan,
         product,
         dual_value(potentials, problem.source, problem.target, k),
-        jnp.sum(plan * _slack(problem, pairs, potentials)) + penalty,
+        slackness + penalty,
         num_iterations,
         jnp.zeros((), bool),
     )

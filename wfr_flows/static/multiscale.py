@@ -12,7 +12,7 @@ from wfr_flows.numerics import transport_cost
 from wfr_flows.static import dense
 from wfr_flows.static.bounds import DualPotentials, Penalised, half_transform, in_blocks
 from wfr_flows.static.dense import accept_rounding
-from wfr_flows.static.interior_point import Problem, begin, feasible, follow
+from wfr_flows.static.interior_point import Problem, begin, between, feasible, follow
 from wfr_flows.static.pairs import ListedPairs
 from wfr_flows.static.plans import SparsePlan, listed_twice
 from wfr_flows.static.result import Assess, StaticResult, unknown
@@ -128,10 +128,8 @@ def _restrict(
     cost, reachable = transport_cost(squared, problem.curvature)
     legal = reachable & (source.weight > 0)[row] & (target.weight > 0)[column]
     legal &= ~listed_twice(pairs.by_row, pairs.by_column)
-    rows, columns = pairs.sums(legal.astype(cost.dtype))
-    first = jnp.where(rows > 0, source.normalise().weight, 0.0)
-    second = jnp.where(columns > 0, target.normalise().weight, 0.0)
-    return Problem(cost / unit, legal, first, second, unit * problem.inverse_penalty)
+    present = tuple(count > 0 for count in pairs.sums(legal.astype(cost.dtype)))
+    return between(source, target, cost / unit, legal, present, unit * problem.inverse_penalty)
 
 
 def _joined(kept: ListedPairs, near: ListedPairs) -> ListedPairs:
