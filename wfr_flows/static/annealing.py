@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from wfr_flows.static.bounds import DualPotentials, dual_value, shift, tighten
 from wfr_flows.static.interior_point import Problem, shortfall
-from wfr_flows.static.pairs import AllPairs
+from wfr_flows.static.pairs import AllPairs, Pairs
 from wfr_flows.static.result import StaticResult
 from wfr_flows.typing import Array, Bool, Float, Int, Scalar
 
@@ -22,9 +22,11 @@ _WORTH_A_LOOK = 32
 _FEW_STEPS = 8
 _HOPE = 2.5
 _MISFIT = 0.6
-_EXACTLY = jax.lax.Precision.HIGHEST
 # The parabola through the potentials at 4, 2 and 1 times a smoothing, at half of it.
 _EXTRAPOLATION = (0.125, -0.875, 1.75)
+
+History = tuple[DualPotentials, DualPotentials, DualPotentials]
+"""Potentials of three levels, the latest last."""
 
 Certify = Callable[[DualPotentials, Array], StaticResult]
 """Potentials and a plan on all pairs to the certificate they make together."""
@@ -40,7 +42,7 @@ class Annealed(NamedTuple):
       result: the certificate, once one was drawn up.
     """
 
-    history: tuple[DualPotentials, DualPotentials, DualPotentials]
+    history: History
     smoothing: Scalar
     ahead: Scalar
     result: StaticResult
@@ -76,8 +78,8 @@ def anneal(
 
     def refine(state: Annealed) -> Annealed:
         smoothing = 0.5 * state.smoothing
-        start = jax.tree.map(_extrapolate, *state.history)
-        potentials, plan, num_steps = _settle(problem, start, smoothing, most_steps)
+        start = extrapolate(state.history)
+        potentials, plan, num_steps = settle(problem, AllPairs(), start, smoothing, most_steps)
         gap = jax.lax.cond(
             smoothing <= _WORTH_A_LOOK * tolerance,
             lambda: _estimate(problem, potentials, plan),
@@ -97,13 +99,16 @@ def anneal(
     return jax.lax.while_loop(unfinished, refine, start)
 
 
-def _extrapolate(*history: Array) -> Array:
-    return sum(c * past for c, past in zip(_EXTRAPOLATION, history, strict=True))
+def extrapolate(history: History) -> DualPotentials:
+    """Potentials at half the last smoothing, from those at it, at twice and at four times it."""
+    return jax.tree.map(
+        lambda *levels: sum(c * level for c, level in zip(_EXTRAPOLATION, levels, strict=True)), *history
+    )
 
 
-def _logits(problem: Problem, potentials: DualPotentials, smoothing: Scalar) -> Float[Array, "n m"]:
+def _logits(problem: Problem, pairs: Pairs, potentials: DualPotentials, smoothing: Scalar) -> Array:
     """``(f_i + g_j - c_ij)/ε``, ``-inf`` where a pair is not legal."""
-    slack = problem.cost - AllPairs().combine(jnp.add, *potentials)
+    slack = problem.cost - pairs.combine(jnp.add, *potentials)
     return jnp.where(problem.legal, -slack / smoothing, -jnp.inf)
 
 
@@ -112,7 +117,8 @@ def _opening(problem: Problem) -> DualPotentials:
     zero = DualPotentials(jnp.zeros_like(problem.source), jnp.zeros_like(problem.target))
 
     def softened(potentials: DualPotentials, smoothing: Scalar, side: int) -> Array:
-        logits = _logits(problem, potentials._replace(**{DualPotentials._fields[side]: zero[side]}), smoothing)
+        others = potentials._replace(**{DualPotentials._fields[side]: zero[side]})
+        logits = _logits(problem, AllPairs(), others, smoothing)
         weight = jnp.expand_dims((problem.target, problem.source)[side], side)
         total = jax.nn.logsumexp(logits, axis=1 - side, b=weight)
         soft = -smoothing * total / (1 + smoothing * problem.inverse_penalty)
@@ -127,20 +133,23 @@ def _opening(problem: Problem) -> DualPotentials:
     return jax.lax.fori_loop(0, _OPENING_STEPS, step, zero)
 
 
-def _settle(
-    problem: Problem, start: DualPotentials, smoothing: Scalar, most_steps: int
-) -> tuple[DualPotentials, Float[Array, "n m"], Int[Array, ""]]:
+def settle(
+    problem: Problem, pairs: Pairs, start: DualPotentials, smoothing: Scalar, most_steps: int
+) -> tuple[DualPotentials, Array, Int[Array, ""]]:
     """Sinkhorn's scaling at one smoothing, over-relaxed and shifted, from potentials nearby.
-
-    Returns potentials, their plan and the steps taken.
 
     A step is two products with one kernel, which single precision serves: it moves the potentials by a few
     times the smoothing, to where they lack a small part of it.
+
+    Returns:
+      The potentials, their plan in single precision, and the steps taken, ``most_steps`` if they did not settle.
     """
     k = problem.inverse_penalty
-    logits = _logits(problem, start, smoothing)
-    highest = jnp.maximum(logits.max(axis=1), jnp.finfo(logits.dtype).min)
-    kernel = jnp.exp((logits - highest[:, None]).astype(jnp.float32))
+    logits = _logits(problem, pairs, start, smoothing)
+    highest = jnp.maximum(-pairs.least(-logits)[0], jnp.finfo(logits.dtype).min)
+    kernel = pairs.combine(lambda row, _: row, highest, jnp.zeros_like(problem.target))
+    kernel = jnp.exp((logits - kernel).astype(jnp.float32))
+    to_rows, to_columns = pairs.products(kernel)
     log_source, log_target = jnp.log(problem.source) + highest, jnp.log(problem.target)
 
     def log_product(product: Callable[[Array], Array], log_scaling: Array) -> Array:
@@ -156,11 +165,11 @@ def _settle(
     def step(state: tuple[DualPotentials, Int[Array, ""], Scalar]):
         (source, target), number, _ = state
         ahead = log_target + (target - start.target) / smoothing
-        rows = log_product(lambda v: jnp.dot(kernel, v, precision=_EXACTLY), ahead)
+        rows = log_product(to_rows, ahead)
         change = move(source, start.source, highest + rows)
         source += _RELAXATION * change
         ahead = log_source + (source - start.source) / smoothing
-        columns = log_product(lambda v: jnp.dot(v, kernel, precision=_EXACTLY), ahead)
+        columns = log_product(to_columns, ahead)
         target += _RELAXATION * move(target, start.target, columns)
         potentials = shift(DualPotentials(source, target), problem.source, problem.target, k)
         return potentials, number + 1, jnp.sum(problem.source * jnp.abs(change)) / smoothing
@@ -178,7 +187,7 @@ def _settle(
         jnp.exp(log_weight + (now - before) / smoothing).astype(kernel.dtype)
         for log_weight, now, before in zip((log_source, log_target), potentials, start, strict=True)
     )
-    return potentials, source[:, None] * kernel * target[None, :], number
+    return potentials, kernel * pairs.combine(jnp.multiply, source, target), number
 
 
 def _estimate(problem: Problem, potentials: DualPotentials, plan: Float[Array, "n m"]) -> Scalar:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from wfr_flows.measures import Particles
 from wfr_flows.numerics import transport_cost
 from wfr_flows.static import dense
-from wfr_flows.static.bounds import DualPotentials, Penalised, half_transform, in_blocks
+from wfr_flows.static.bounds import DualPotentials, Penalised, c_transform, half_transform, in_blocks
 from wfr_flows.static.dense import accept_rounding
 from wfr_flows.static.interior_point import Problem, begin, between, feasible, follow
 from wfr_flows.static.pairs import ListedPairs
@@ -24,9 +24,12 @@ _PARTNERS = 16
 _KEPT = 16
 _MARGIN = 0.02
 _ROUNDS = 12
-_FIRST_TOLERANCE = 2e-2
-_NEXT_TOLERANCE = 0.1
+_FIRST_TOLERANCE = 5e-3
+_NEXT_TOLERANCE = 0.02
 _LAST_TOLERANCE = 0.5
+_GROUPS = 8
+_HOPE = 1.5
+_LEAST_HOPE = 1e-5
 
 
 def coarsen(measure: Particles, num_cells: int) -> Particles:
@@ -79,6 +82,8 @@ def solve(
     moved = (coarse.value - growth) / mass
     unit = jnp.minimum(jnp.where(moved > 0, moved, 1.0), penalty)
 
+    certify = partial(assess, source, target)
+
     def unfinished(state: _Round) -> Array:
         wide = ~state.result.converged & (state.result.num_iterations < max_iterations)
         return wide & (state.number < _ROUNDS)
@@ -87,13 +92,21 @@ def solve(
         scaled = _restrict(source, target, problem, state.pairs, unit)
         guess = jax.tree.map(lambda f: jnp.where(jnp.isfinite(f), f / unit, 0.0), state.potentials)
         start = feasible(scaled, state.pairs, guess, jnp.asarray(_MARGIN, unit.dtype))
-        done = state.result.num_iterations
-        path = begin(scaled, state.pairs, start)._replace(num_iterations=done)
+        path = begin(scaled, state.pairs, start)._replace(num_iterations=state.result.num_iterations)
         path = follow(scaled, state.pairs, path, state.tolerance, max_iterations)
         plan = SparsePlan(state.pairs.row, state.pairs.column, mass * path.plan)
         potentials, near = _nearest(unit * path.potentials.target, source, target, problem)
         pairs = _joined(state.pairs.heaviest(path.plan, _KEPT), near)
-        result = accept_rounding(assess(source, target, potentials, plan, path.num_iterations), unit * mass)
+        rough = certify(potentials, plan, path.num_iterations)
+        last = (state.number + 1 == _ROUNDS) | (path.num_iterations >= max_iterations)
+        result = jax.lax.cond(
+            last | (rough.gap <= jnp.maximum(_HOPE * tolerance, _LEAST_HOPE) * rough.value),
+            lambda: accept_rounding(
+                certify(c_transform(potentials.source, source, target, problem), plan, path.num_iterations),
+                unit * mass,
+            ),
+            lambda: state.result,
+        )
         better = result.gap < state.result.gap
         result = jax.tree.map(lambda new, old: jnp.where(better, new, old), result, state.result)
         result = result._replace(num_iterations=path.num_iterations)
@@ -104,7 +117,7 @@ def solve(
     potentials, near = _nearest(jnp.where(jnp.isfinite(guess), guess, 0.0), source, target, problem)
     pairs = _joined(ListedPairs(near.by_row[:, :_KEPT], near.by_column[:, :_KEPT]), near)
     empty = SparsePlan(pairs.row, pairs.column, jnp.zeros(pairs.row.shape, unit.dtype))
-    result = unknown(partial(assess, source, target), potentials, empty, coarse.num_iterations)
+    result = unknown(certify, potentials, empty, coarse.num_iterations)
     result = result._replace(num_iterations=coarse.num_iterations)
     first = jnp.asarray(_FIRST_TOLERANCE, unit.dtype)
     number = jnp.zeros((), jnp.int32)
@@ -139,22 +152,45 @@ def _joined(kept: ListedPairs, near: ListedPairs) -> ListedPairs:
 def _nearest(
     potential: Float[Array, " m"], source: Particles, target: Particles, problem: Penalised
 ) -> tuple[DualPotentials, ListedPairs]:
-    """c-transforms of a potential on the target, and for every particle its partners of least slack."""
+    """c-transforms of a potential on the target, and for every particle its partners of least slack.
+
+    In single precision, which is several times as fast and enough to choose by.
+    """
+    center = target.position.mean(axis=0)
+    problem = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), problem)
 
     def partners(potential: Array, measure: Particles, points: Float[Array, "m d"]) -> tuple[Array, Array]:
         count = min(_PARTNERS, potential.size)
+        members = -(-potential.size // (_GROUPS * count))
+        present = measure.log_weight > -jnp.inf
+        padding = (0, members * _GROUPS * count - potential.size)
+        potential = jnp.pad(jnp.where(present, potential, -jnp.inf), padding, constant_values=-jnp.inf)
+        position = jnp.pad(measure.position - center, (padding, (0, 0))).astype(jnp.float32)
 
         def block(some: Float[Array, "b d"]) -> tuple[Float[Array, " b"], Int[Array, "b p"]]:
-            cost, reachable = problem.cost(some, measure.position)
-            present = reachable & (measure.log_weight > -jnp.inf)
-            slack = jnp.where(present, cost - potential, jnp.inf)
+            cost, reachable = problem.cost(some, position)
+            slack = jnp.where(reachable, cost - potential.astype(jnp.float32), jnp.inf)
             least = slack.min(axis=1)
-            # The excess over the least, so that single precision, in which selection is fast, keeps order.
             excess = slack - jnp.where(jnp.isfinite(least), least, 0.0)[:, None]
-            return least, jax.lax.top_k(-excess.astype(jnp.float32), count)[1]
+            return least, _smallest(excess, members, count)
 
-        return in_blocks(block, points, potential.size)
+        least, partner = in_blocks(block, (points - center).astype(jnp.float32), potential.size)
+        return least.astype(potential.dtype), jnp.minimum(partner, measure.log_weight.size - 1)
 
     rows, by_row = partners(potential, target, source.position)
     columns, by_column = partners(rows, source, target.position)
     return DualPotentials(rows, columns), ListedPairs(by_row, by_column)
+
+
+def _smallest(value: Float[Array, "b m"], members: int, count: int) -> Int[Array, "b p"]:
+    """Where small entries of each row are: the ``count`` smallest among the least of every group.
+
+    Groups are interleaved, ``members`` strong. Values are non-negative and single, so that they compare as
+    integers do and their last bits can carry the place in the group: a minimum finds both.
+    """
+    grouped = value.reshape(value.shape[0], members, -1)
+    place = (1 << (members - 1).bit_length()) - 1
+    packed = jax.lax.bitcast_convert_type(grouped, jnp.int32) & ~place
+    least = jnp.min(packed | jnp.arange(members, dtype=jnp.int32)[:, None], axis=1)
+    chosen = jax.lax.top_k(-jax.lax.bitcast_convert_type(least & ~place, jnp.float32), count)[1]
+    return (jnp.take_along_axis(least, chosen, axis=1) & place) * grouped.shape[2] + chosen

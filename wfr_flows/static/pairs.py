@@ -1,6 +1,7 @@
 """Which pairs of particles a transport plan may use: all of them, or a list."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple, Protocol
 
 import jax
@@ -8,10 +9,11 @@ import jax.numpy as jnp
 
 from wfr_flows.typing import Array, Int
 
-_CG_TOLERANCE = 1e-3
+_CG_TOLERANCE = 1e-2
 _CG_STEPS = 500
 
 Combine = Callable[[Array, Array], Array]
+Product = Callable[[Array], Array]
 Solve = Callable[[Array, Array], tuple[Array, Array]]
 
 
@@ -28,6 +30,10 @@ class Pairs(Protocol):
 
     def least(self, value: Array) -> tuple[Array, Array]:
         """Minima in place of sums; ``+inf`` for a particle without pairs."""
+        ...
+
+    def products(self, kernel: Array) -> tuple[Product, Product]:
+        """``v -> K v`` and ``u -> uᵀK``, for a kernel on pairs."""
         ...
 
     def factorise(self, weight: Array, source: Array, target: Array) -> Solve:
@@ -49,6 +55,11 @@ class AllPairs:
     def least(self, value: Array) -> tuple[Array, Array]:
         """See `Pairs`."""
         return value.min(axis=1), value.min(axis=0)
+
+    def products(self, kernel: Array) -> tuple[Product, Product]:
+        """See `Pairs`."""
+        dot = partial(jnp.dot, precision=jax.lax.Precision.HIGHEST)
+        return lambda v: dot(kernel, v), lambda u: dot(u, kernel)
 
     def factorise(self, weight: Array, source: Array, target: Array) -> Solve:
         """See `Pairs`."""
@@ -125,10 +136,9 @@ class ListedPairs(NamedTuple):
         rows = first.min(axis=1).at[self.by_column.ravel()].min(second.ravel())
         return rows, second.min(axis=1).at[self.by_row.ravel()].min(first.ravel())
 
-    def factorise(self, weight: Array, source: Array, target: Array) -> Solve:
+    def products(self, kernel: Array) -> tuple[Product, Product]:
         """See `Pairs`."""
-        rows, columns = jax.lax.rsqrt(source), jax.lax.rsqrt(target)
-        first, second = self._parts(weight * self.combine(jnp.multiply, rows, columns))
+        first, second = self._parts(kernel)
 
         def to_rows(y: Array) -> Array:
             own = jnp.sum(first * y[self.by_row], axis=1)
@@ -138,8 +148,14 @@ class ListedPairs(NamedTuple):
             own = jnp.sum(second * x[self.by_column], axis=1)
             return own.at[self.by_row.ravel()].add((first * x[:, None]).ravel())
 
-        squares = jnp.concatenate([(first**2).ravel(), (second**2).ravel()])
-        diagonal = jnp.maximum(1 - self.sums(squares)[0], jnp.finfo(weight.dtype).eps)
+        return to_rows, to_columns
+
+    def factorise(self, weight: Array, source: Array, target: Array) -> Solve:
+        """See `Pairs`."""
+        rows, columns = jax.lax.rsqrt(source), jax.lax.rsqrt(target)
+        scaled = weight * self.combine(jnp.multiply, rows, columns)
+        to_rows, to_columns = self.products(scaled)
+        diagonal = jnp.maximum(1 - self.sums(scaled**2)[0], jnp.finfo(weight.dtype).eps)
 
         def solve(a: Array, b: Array) -> tuple[Array, Array]:
             a, b = rows * a, columns * b
