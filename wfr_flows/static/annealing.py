@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from wfr_flows.static.bounds import DualPotentials, dual_value, shift, tighten
 from wfr_flows.static.interior_point import Problem, shortfall
-from wfr_flows.static.pairs import AllPairs, Pairs
+from wfr_flows.static.pairs import AllPairs, Pairs, Product
 from wfr_flows.static.result import StaticResult
 from wfr_flows.typing import Array, Bool, Float, Int, Scalar
 
@@ -21,6 +21,7 @@ _STEPS_PER_PARTICLE = 3
 _WORTH_A_LOOK = 32
 _FEW_STEPS = 8
 _HOPE = 2.5
+_LARGEST_LOGIT = 30.0
 _MISFIT = 0.6
 # The parabola through the potentials at 4, 2 and 1 times a smoothing, at half of it.
 _EXTRAPOLATION = (0.125, -0.875, 1.75)
@@ -145,16 +146,39 @@ def settle(
       The potentials, their plan in single precision, and the steps taken, ``most_steps`` if they did not settle.
     """
     k = problem.inverse_penalty
-    logits = _logits(problem, pairs, start, smoothing)
-    highest = jnp.maximum(-pairs.least(-logits)[0], jnp.finfo(logits.dtype).min)
-    kernel = pairs.combine(lambda row, _: row, highest, jnp.zeros_like(problem.target))
-    kernel = jnp.exp((logits - kernel).astype(jnp.float32))
-    to_rows, to_columns = pairs.products(kernel)
-    log_source, log_target = jnp.log(problem.source) + highest, jnp.log(problem.target)
+    weights = problem.source, problem.target
+    log_weights = tuple(jnp.log(weight) for weight in weights)
+    # What the marginals lack then costs no more than the smoothing does.
+    enough = _MISFIT * jnp.maximum(smoothing, jnp.sqrt(smoothing * k))
 
-    def log_product(product: Callable[[Array], Array], log_scaling: Array) -> Array:
+    def unsettled(state: _Scaling) -> Bool[Array, ""]:
+        return (state.misfit > enough) & (state.num_steps < most_steps)
+
+    def with_one_kernel(state: _Scaling) -> _Scaling:
+        start = _in_range(problem, pairs, state.potentials, smoothing)
+        kernel = jnp.exp(_logits(problem, pairs, start, smoothing).astype(jnp.float32))
+        to_rows, to_columns = pairs.products(kernel)
+
+        def step(state: _Scaling) -> _Scaling:
+            source, target = state.potentials
+            ahead = (target - start.target) / smoothing
+            change = move(source, start.source, log_product(to_rows, log_weights[1] + ahead))
+            source += _RELAXATION * change
+            ahead = (source - start.source) / smoothing
+            change_target = move(target, start.target, log_product(to_columns, log_weights[0] + ahead))
+            moved = shift(DualPotentials(source, target + _RELAXATION * change_target), *weights, k)
+            away = jax.tree.map(lambda new, old: jnp.max(jnp.abs(new - old)) / smoothing, moved, start)
+            misfit = jnp.sum(problem.source * jnp.abs(change)) / smoothing
+            return _Scaling(moved, state.num_steps + 1, misfit, jnp.maximum(*away))
+
+        def goes_on(state: _Scaling) -> Bool[Array, ""]:
+            return unsettled(state) & (state.away < _LARGEST_LOGIT)
+
+        return jax.lax.while_loop(goes_on, step, state._replace(potentials=start, away=jnp.zeros_like(smoothing)))
+
+    def log_product(product: Product, log_scaling: Array) -> Array:
         level = jnp.maximum(log_scaling.max(), jnp.finfo(log_scaling.dtype).min)
-        total = product(jnp.exp(log_scaling - level).astype(kernel.dtype))
+        total = product(jnp.exp(log_scaling - level).astype(jnp.float32))
         return level + jnp.log(total.astype(level.dtype))
 
     def move(old: Array, first: Array, log_total: Array) -> Array:
@@ -162,32 +186,35 @@ def settle(
         right = (first - smoothing * log_total) / (1 + smoothing * k)
         return jnp.where(jnp.isfinite(right), right - old, 0.0)
 
-    def step(state: tuple[DualPotentials, Int[Array, ""], Scalar]):
-        (source, target), number, _ = state
-        ahead = log_target + (target - start.target) / smoothing
-        rows = log_product(to_rows, ahead)
-        change = move(source, start.source, highest + rows)
-        source += _RELAXATION * change
-        ahead = log_source + (source - start.source) / smoothing
-        columns = log_product(to_columns, ahead)
-        target += _RELAXATION * move(target, start.target, columns)
-        potentials = shift(DualPotentials(source, target), problem.source, problem.target, k)
-        return potentials, number + 1, jnp.sum(problem.source * jnp.abs(change)) / smoothing
+    unknown = jnp.full_like(smoothing, jnp.inf)
+    begun = _Scaling(start, jnp.zeros((), jnp.int32), unknown, jnp.zeros_like(smoothing))
+    settled = jax.lax.while_loop(unsettled, with_one_kernel, begun)
+    logits = _logits(problem, pairs, settled.potentials, smoothing) + pairs.combine(jnp.add, *log_weights)
+    return settled.potentials, jnp.exp(logits.astype(jnp.float32)), settled.num_steps
 
-    # What the marginals lack then costs no more than the smoothing does.
-    enough = _MISFIT * jnp.maximum(smoothing, jnp.sqrt(smoothing * k))
 
-    def unsettled(state: tuple[DualPotentials, Int[Array, ""], Scalar]) -> Bool[Array, ""]:
-        _, number, misfit = state
-        return (misfit > enough) & (number < most_steps)
+class _Scaling(NamedTuple):
+    """Potentials, steps so far, what the source's marginal lacks, the farthest from the kernel's potentials."""
 
-    unknown = jnp.asarray(jnp.inf, smoothing.dtype)
-    potentials, number, _ = jax.lax.while_loop(unsettled, step, (start, jnp.zeros((), jnp.int32), unknown))
-    source, target = (
-        jnp.exp(log_weight + (now - before) / smoothing).astype(kernel.dtype)
-        for log_weight, now, before in zip((log_source, log_target), potentials, start, strict=True)
-    )
-    return potentials, kernel * pairs.combine(jnp.multiply, source, target), number
+    potentials: DualPotentials
+    num_steps: Int[Array, ""]
+    misfit: Scalar
+    away: Scalar
+
+
+def _in_range(problem: Problem, pairs: Pairs, potentials: DualPotentials, smoothing: Scalar) -> DualPotentials:
+    """Potentials whose largest logit in every row and column single precision can exponentiate and add up."""
+
+    def moved(potential: Array, least_slack: Array) -> Array:
+        clipped = jnp.clip(least_slack, -_LARGEST_LOGIT * smoothing, _LARGEST_LOGIT * smoothing)
+        return potential + jnp.where(jnp.isfinite(least_slack), least_slack - clipped, 0.0)
+
+    def least_slack(potentials: DualPotentials) -> tuple[Array, Array]:
+        slack = problem.cost - pairs.combine(jnp.add, *potentials)
+        return pairs.least(jnp.where(problem.legal, slack, jnp.inf))
+
+    potentials = potentials._replace(source=moved(potentials.source, least_slack(potentials)[0]))
+    return potentials._replace(target=moved(potentials.target, least_slack(potentials)[1]))
 
 
 def _estimate(problem: Problem, potentials: DualPotentials, plan: Float[Array, "n m"]) -> Scalar:
