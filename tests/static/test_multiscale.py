@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from wfr_flows.measures import particles
 from wfr_flows.static import bounds, solver
-from wfr_flows.static.multiscale import coarsen
+from wfr_flows.static.multiscale import _smallest, coarsen
 
 NUM_SOURCE, NUM_TARGET = 150, 120
 _dense = jax.jit(solver.wfr)
@@ -135,3 +135,24 @@ def test_memory_grows_linearly(multiscale, monkeypatch):
     assert large < 2.5 * small
     # A single dense matrix alone would take more.
     assert large < 4096**2 * 8
+
+
+@pytest.mark.parametrize("members", [1, 3, 100])
+def test_the_search_finds_the_least_of_every_group(members):
+    groups, count = 40, 5
+    value = np.random.default_rng(members).uniform(size=(7, members * groups)).astype(np.float32)
+    value[0] = np.inf
+    value[1, 4] = 0.0
+    found = np.asarray(jax.jit(_smallest, static_argnums=(1, 2))(value, members, count))
+    assert found.shape == (7, count)
+    least = value.reshape(7, members, groups).min(axis=1)
+    for row in range(1, 7):
+        # Distinct groups, the best of each, up to the bits that carry the place.
+        assert len(set(found[row] % groups)) == count
+        np.testing.assert_allclose(
+            np.sort(value[row, found[row]]),
+            np.sort(least[row])[:count],
+            rtol=2.0 ** (members.bit_length() - 23),
+        )
+    assert found[1, 0] == 4
+    assert ((found >= 0) & (found < value.shape[1])).all()

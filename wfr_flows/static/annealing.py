@@ -1,4 +1,4 @@
-"""Smoothed transport on every pair, at ever smaller smoothing: often all that is needed, always a good start."""
+"""Smoothed transport at ever smaller smoothing: often all that is needed, always a good start."""
 
 from collections.abc import Callable
 from functools import partial
@@ -14,6 +14,9 @@ from wfr_flows.static.result import StaticResult
 from wfr_flows.typing import Array, Bool, Float, Int, Scalar
 
 _FIRST_SMOOTHING = 0.4
+_LEAST_SMOOTHING = 2e-5
+_WARM_SMOOTHING = 5e-3
+_SMOOTHED_TOLERANCE = 3e-5
 _OPENING_STEPS = 4
 _OPENING_COOLING = 0.7
 _RELAXATION = 1.5
@@ -54,9 +57,7 @@ class Annealed(NamedTuple):
         return self.history[-1]
 
 
-def anneal(
-    problem: Problem, certify: Certify, unknown: StaticResult, tolerance: float, least_smoothing: float
-) -> Annealed:
+def anneal(problem: Problem, certify: Certify, unknown: StaticResult, tolerance: float) -> Annealed:
     """Halve the smoothing until a certificate closes, little of it is left, or too much work is ahead.
 
     Each level solves ``min ⟨c, γ⟩ + ρ KL(γ₁|μ) + ρ KL(γ₂|ν) + ε KL(γ|μ⊗ν)``. Its solution depends smoothly on
@@ -68,14 +69,13 @@ def anneal(
       certify: what potentials and a plan prove.
       unknown: a result that proves nothing.
       tolerance: relative gap to reach.
-      least_smoothing: where to end.
     """
-
     # Newton's method, which solves systems of the smaller side, takes over where it would be faster.
     most_steps = _STEPS_PER_PARTICLE * min(problem.cost.shape)
+    least = least_smoothing(tolerance)
 
     def unfinished(state: Annealed) -> Bool[Array, ""]:
-        return ~state.result.converged & (state.ahead < most_steps) & (state.smoothing > least_smoothing)
+        return ~state.result.converged & (state.ahead < most_steps) & (state.smoothing > least)
 
     def refine(state: Annealed) -> Annealed:
         smoothing = 0.5 * state.smoothing
@@ -96,8 +96,14 @@ def anneal(
         return Annealed((*state.history[1:], potentials), smoothing, ahead, result)
 
     twice_first = jnp.asarray(2 * _FIRST_SMOOTHING, problem.cost.dtype)
-    start = Annealed((_opening(problem),) * 3, twice_first, jnp.zeros_like(twice_first), unknown)
+    opening = _opening(problem)
+    start = Annealed((opening, opening, opening), twice_first, jnp.zeros_like(twice_first), unknown)
     return jax.lax.while_loop(unfinished, refine, start)
+
+
+def least_smoothing(tolerance: float) -> float:
+    """Where annealing ends: early if Newton's method will be needed anyway, and takes a good start alone."""
+    return _LEAST_SMOOTHING if tolerance >= _SMOOTHED_TOLERANCE else _WARM_SMOOTHING
 
 
 def extrapolate(history: History) -> DualPotentials:
@@ -143,7 +149,7 @@ def settle(
     times the smoothing, to where they lack a small part of it.
 
     Returns:
-      The potentials, their plan in single precision, and the steps taken, ``most_steps`` if they did not settle.
+      The potentials, their plan in single precision, and the steps: ``most_steps`` if they did not settle.
     """
     k = problem.inverse_penalty
     weights = problem.source, problem.target
@@ -174,7 +180,9 @@ def settle(
         def goes_on(state: _Scaling) -> Bool[Array, ""]:
             return unsettled(state) & (state.away < _LARGEST_LOGIT)
 
-        return jax.lax.while_loop(goes_on, step, state._replace(potentials=start, away=jnp.zeros_like(smoothing)))
+        return jax.lax.while_loop(
+            goes_on, step, state._replace(potentials=start, away=jnp.zeros_like(smoothing))
+        )
 
     def log_product(product: Product, log_scaling: Array) -> Array:
         level = jnp.maximum(log_scaling.max(), jnp.finfo(log_scaling.dtype).min)
@@ -194,7 +202,7 @@ def settle(
 
 
 class _Scaling(NamedTuple):
-    """Potentials, steps so far, what the source's marginal lacks, the farthest from the kernel's potentials."""
+    """Potentials, steps so far, what the source's marginal lacks, how far the kernel's own potentials are."""
 
     potentials: DualPotentials
     num_steps: Int[Array, ""]
@@ -202,8 +210,10 @@ class _Scaling(NamedTuple):
     away: Scalar
 
 
-def _in_range(problem: Problem, pairs: Pairs, potentials: DualPotentials, smoothing: Scalar) -> DualPotentials:
-    """Potentials whose largest logit in every row and column single precision can exponentiate and add up."""
+def _in_range(
+    problem: Problem, pairs: Pairs, potentials: DualPotentials, smoothing: Scalar
+) -> DualPotentials:
+    """Potentials of which single precision can exponentiate the largest logit of every row and column."""
 
     def moved(potential: Array, least_slack: Array) -> Array:
         clipped = jnp.clip(least_slack, -_LARGEST_LOGIT * smoothing, _LARGEST_LOGIT * smoothing)

@@ -95,7 +95,10 @@ def c_transform(potential: Array, source: Particles, target: Particles, problem:
 
 
 def tighten(
-    potential: Float[Array, " n"], cost: Array, from_source: Bool[Array, "n m"], from_target: Bool[Array, "n m"]
+    potential: Float[Array, " n"],
+    cost: Array,
+    from_source: Bool[Array, "n m"],
+    from_target: Bool[Array, "n m"],
 ) -> DualPotentials:
     """c-transforms of a potential where the costs of all pairs are at hand, over pairs of one mask each."""
     completed = jnp.min(jnp.where(from_source, cost - potential[:, None], jnp.inf), axis=0)

@@ -5,7 +5,6 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from wfr_flows.measures import Particles
 from wfr_flows.static.annealing import anneal
@@ -20,12 +19,8 @@ _ROUNDING = 10.0
 _FIRST_TOLERANCE = 5.0
 _NEXT_TOLERANCE = 0.1
 _LEAST_TOLERANCE = 1e-6
-_SMOOTHED_TOLERANCE = 3e-5
-_LEAST_SMOOTHING = 2e-5
-_WARM_SMOOTHING = 5e-3
 _MARGIN = 3.0
 _LEAST_MARGIN = 1e-2
-_NO_STEPS = np.int32(0)
 
 
 def solve(
@@ -50,9 +45,9 @@ def solve(
         sparse = sparse._replace(mass=mass * sparse.mass)
         return accept_rounding(assess(source, target, potentials, sparse, num_iterations), unit * mass)
 
-    nothing = unknown(certify, DualPotentials(scaled.source, scaled.target), scaled.cost, _NO_STEPS)
-    least = _LEAST_SMOOTHING if tolerance >= _SMOOTHED_TOLERANCE else _WARM_SMOOTHING
-    begun = anneal(scaled, partial(certify, num_iterations=_NO_STEPS), nothing, tolerance, least)
+    no_steps = jnp.zeros((), jnp.int32)
+    nothing = unknown(certify, DualPotentials(scaled.source, scaled.target), scaled.cost, no_steps)
+    begun = anneal(scaled, partial(certify, num_iterations=no_steps), nothing, tolerance)
 
     def continued() -> StaticResult:
         margin = jnp.maximum(_MARGIN * begun.smoothing, _LEAST_MARGIN)
@@ -83,7 +78,7 @@ def _refined(
         # A gap of exactly 0 leaves no step to take, whatever it is that does not satisfy the certificate.
         stuck = path.stalled | (path.num_iterations >= max_iterations) | (path.gap <= 0)
         stuck |= inner < _LEAST_TOLERANCE * jnp.finfo(inner.dtype).eps
-        return (inner == first) | (~result.converged & ~stuck)
+        return ~result.converged & ((inner == first) | ~stuck)
 
     def refine(state: tuple[Path, StaticResult, Scalar]) -> tuple[Path, StaticResult, Scalar]:
         path, _, inner = state

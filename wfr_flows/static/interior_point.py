@@ -203,14 +203,14 @@ def _scaling(problem: Problem, pairs: Pairs, potentials: DualPotentials) -> Arra
 def shortfall(
     problem: Problem, pairs: Pairs, potentials: DualPotentials, plan: Array
 ) -> tuple[Scalar, Scalar, Scalar]:
-    """What parts a plan from potentials: ``⟨c-f-g, γ⟩``, and how far its marginals are from what they ask for.
+    """What parts a plan from potentials: ``⟨c-f-g, γ⟩``, and marginals other than they ask for.
 
     The latter as ``KL(γ₁|μ e^{-f/ρ}) + KL(γ₂|ν e^{-g/ρ})`` and in the L1 norm. With ρ times the divergence,
     primal less dual value is their sum, exactly.
     """
-    both = tuple(zip(pairs.sums(plan), _tilted(problem, potentials), strict=True))
-    misfit = sum(divergence(sums, wanted) for sums, wanted in both)
-    strays = sum(jnp.sum(jnp.abs(sums - wanted)) for sums, wanted in both)
+    (rows, columns), (source, target) = pairs.sums(plan), _tilted(problem, potentials)
+    misfit = divergence(rows, source) + divergence(columns, target)
+    strays = jnp.sum(jnp.abs(rows - source)) + jnp.sum(jnp.abs(columns - target))
     return jnp.sum(plan * _slack(problem, pairs, potentials)), misfit, strays
 
 

@@ -1,6 +1,7 @@
 """Large problems in linear memory: a coarse solution proposes the pairs, the pairs solve the fine problem."""
 
 import math
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
@@ -10,13 +11,14 @@ import jax.numpy as jnp
 from wfr_flows.measures import Particles
 from wfr_flows.numerics import transport_cost
 from wfr_flows.static import dense
+from wfr_flows.static.annealing import History, extrapolate, least_smoothing, settle
 from wfr_flows.static.bounds import DualPotentials, Penalised, c_transform, half_transform, in_blocks
 from wfr_flows.static.dense import accept_rounding
 from wfr_flows.static.interior_point import Problem, begin, between, feasible, follow
 from wfr_flows.static.pairs import ListedPairs
 from wfr_flows.static.plans import SparsePlan, listed_twice
 from wfr_flows.static.result import Assess, StaticResult, unknown
-from wfr_flows.typing import Array, Float, Int, Scalar
+from wfr_flows.typing import Array, Bool, Float, Int, Scalar
 
 _CELLS = 512
 _COARSE_TOLERANCE = 1e-2
@@ -24,12 +26,16 @@ _PARTNERS = 16
 _KEPT = 16
 _MARGIN = 0.02
 _ROUNDS = 12
+_LEVELS = 2
+_MOST_STEPS = 2000
+_FIRST_SMOOTHING = 0.02
+_PROGRESS = 0.7
 _FIRST_TOLERANCE = 5e-3
 _NEXT_TOLERANCE = 0.02
 _LAST_TOLERANCE = 0.5
 _GROUPS = 8
 _HOPE = 1.5
-_LEAST_HOPE = 1e-5
+_SINGLE_TOLERANCE = 1e-5
 
 
 def coarsen(measure: Particles, num_cells: int) -> Particles:
@@ -56,6 +62,42 @@ def coarsen(measure: Particles, num_cells: int) -> Particles:
     return Particles(jnp.sum(share[..., None] * position[cells], axis=1), total)
 
 
+class _Task(NamedTuple):
+    """What stays from round to round: the problem, how to certify, the units of cost and mass, the limits."""
+
+    source: Particles
+    target: Particles
+    problem: Penalised
+    certify: Callable[[DualPotentials, SparsePlan, Array], StaticResult]
+    unit: Scalar
+    mass: Scalar
+    tolerance: float
+    max_iterations: int
+
+
+class _Round(NamedTuple):
+    """Where a round begins.
+
+    Attributes:
+      potentials: feasible up to single precision.
+      pairs: what plans may use.
+      history, smoothing: of the annealing.
+      result: the best certificate so far.
+      gap: what the last round seemed to leave, relative.
+      number: rounds so far.
+      stuck: whether more rounds would not help.
+    """
+
+    potentials: DualPotentials
+    pairs: ListedPairs
+    history: History
+    smoothing: Scalar
+    result: StaticResult
+    gap: Scalar
+    number: Int[Array, ""]
+    stuck: Bool[Array, ""]
+
+
 def solve(
     source: Particles,
     target: Particles,
@@ -68,81 +110,134 @@ def solve(
 
     Each round passes over all pairs twice, in blocks: that makes the potentials feasible, so that they prove
     a lower bound whatever the lists, and lists for every particle the partners of least slack beside those
-    that its mass already goes to (column generation). The interior-point method on these pairs gives the plan
-    and the potentials of the next round.
+    that its mass already goes to (column generation). Between two passes smoothed transport on these pairs,
+    at ever smaller smoothing, gives the plan and the potentials; where that gets stuck the interior-point
+    method does.
     """
     size = min(_CELLS, 1 << (min(source.log_weight.size, target.log_weight.size).bit_length() - 1))
     cells = coarsen(source, size), coarsen(target, size)
     coarse = dense.solve(*cells, problem, assess, _COARSE_TOLERANCE, max_iterations)
     mass = jnp.sqrt(source.mass * target.mass)
-    penalty = 1 / jnp.maximum(problem.inverse_penalty, jnp.finfo(mass.dtype).tiny)
-    # What growth alone cannot explain, for each unit of mass.
-    growth = jnp.where(problem.inverse_penalty > 0, penalty, 0.0)
-    growth *= (jnp.sqrt(source.mass) - jnp.sqrt(target.mass)) ** 2
-    moved = (coarse.value - growth) / mass
-    unit = jnp.minimum(jnp.where(moved > 0, moved, 1.0), penalty)
-
+    unit = _unit(source, target, problem, coarse.value, mass)
     certify = partial(assess, source, target)
-
-    def unfinished(state: _Round) -> Array:
-        wide = ~state.result.converged & (state.result.num_iterations < max_iterations)
-        return wide & (state.number < _ROUNDS)
-
-    def refine(state: _Round) -> _Round:
-        scaled = _restrict(source, target, problem, state.pairs, unit)
-        guess = jax.tree.map(lambda f: jnp.where(jnp.isfinite(f), f / unit, 0.0), state.potentials)
-        start = feasible(scaled, state.pairs, guess, jnp.asarray(_MARGIN, unit.dtype))
-        path = begin(scaled, state.pairs, start)._replace(num_iterations=state.result.num_iterations)
-        path = follow(scaled, state.pairs, path, state.tolerance, max_iterations)
-        plan = SparsePlan(state.pairs.row, state.pairs.column, mass * path.plan)
-        potentials, near = _nearest(unit * path.potentials.target, source, target, problem)
-        pairs = _joined(state.pairs.heaviest(path.plan, _KEPT), near)
-        rough = certify(potentials, plan, path.num_iterations)
-        last = (state.number + 1 == _ROUNDS) | (path.num_iterations >= max_iterations)
-        result = jax.lax.cond(
-            last | (rough.gap <= jnp.maximum(_HOPE * tolerance, _LEAST_HOPE) * rough.value),
-            lambda: accept_rounding(
-                certify(c_transform(potentials.source, source, target, problem), plan, path.num_iterations),
-                unit * mass,
-            ),
-            lambda: state.result,
-        )
-        better = result.gap < state.result.gap
-        result = jax.tree.map(lambda new, old: jnp.where(better, new, old), result, state.result)
-        result = result._replace(num_iterations=path.num_iterations)
-        inner = jnp.maximum(_NEXT_TOLERANCE * state.tolerance, _LAST_TOLERANCE * tolerance)
-        return _Round(potentials, pairs, result, inner, state.number + 1)
+    task = _Task(source, target, problem, certify, unit, mass, tolerance, max_iterations)
 
     guess = half_transform(coarse.potentials.source, cells[0], target.position, problem)
-    potentials, near = _nearest(jnp.where(jnp.isfinite(guess), guess, 0.0), source, target, problem)
+    potentials, near = _nearest(
+        jnp.where(jnp.isfinite(guess), guess, 0.0), source, target, problem, tolerance
+    )
     pairs = _joined(ListedPairs(near.by_row[:, :_KEPT], near.by_column[:, :_KEPT]), near)
     empty = SparsePlan(pairs.row, pairs.column, jnp.zeros(pairs.row.shape, unit.dtype))
     result = unknown(certify, potentials, empty, coarse.num_iterations)
     result = result._replace(num_iterations=coarse.num_iterations)
-    first = jnp.asarray(_FIRST_TOLERANCE, unit.dtype)
-    number = jnp.zeros((), jnp.int32)
-    return jax.lax.while_loop(unfinished, refine, _Round(potentials, pairs, result, first, number)).result
+    far = jnp.asarray(jnp.inf, unit.dtype)
+    first, start = jnp.zeros((), jnp.int32), jnp.asarray(_FIRST_SMOOTHING, unit.dtype)
+    begun = _finite(potentials, unit)
+    state = _Round(potentials, pairs, (begun, begun, begun), start, result, far, first, first > 0)
+    state = _rounds(task, partial(_smoothed, task), state)
+    state = state._replace(
+        smoothing=jnp.asarray(_FIRST_TOLERANCE, unit.dtype), gap=far, number=first, stuck=first > 0
+    )
+    return _rounds(task, partial(_refined, task), state).result
 
 
-class _Round(NamedTuple):
-    potentials: DualPotentials
-    pairs: ListedPairs
-    result: StaticResult
-    tolerance: Scalar
-    number: Array
+def _rounds(task: _Task, play: Callable[[_Round], _Round], state: _Round) -> _Round:
+    def unfinished(state: _Round) -> Bool[Array, ""]:
+        over = state.stuck | (state.result.num_iterations >= task.max_iterations)
+        return ~state.result.converged & ~over & (state.number < _ROUNDS)
+
+    return jax.lax.while_loop(unfinished, play, state)
 
 
-def _restrict(
-    source: Particles, target: Particles, problem: Penalised, pairs: ListedPairs, unit: Scalar
-) -> Problem:
-    """The problem between the normalised measures on listed pairs, in the unit of cost given."""
+def _smoothed(task: _Task, state: _Round) -> _Round:
+    """Two levels of smoothing on the pairs of the round."""
+    scaled = _restrict(task, state.pairs)
+    history, smoothing, most = state.history, state.smoothing, jnp.zeros((), jnp.int32)
+    for _ in range(_LEVELS):
+        smoothing = 0.5 * smoothing
+        start = extrapolate(history)
+        potentials, plan, num_steps = settle(scaled, state.pairs, start, smoothing, _MOST_STEPS)
+        history, most = (*history[1:], potentials), jnp.maximum(most, num_steps)
+    ends = (most >= _MOST_STEPS) | (smoothing <= least_smoothing(task.tolerance))
+    state = state._replace(history=history, smoothing=smoothing, stuck=ends)
+    plan = plan.astype(task.unit.dtype)
+    return _look(task, state, potentials.target, plan, state.result.num_iterations)
+
+
+def _refined(task: _Task, state: _Round) -> _Round:
+    """The interior-point method on the pairs of the round; the smoothing is its tolerance."""
+    scaled = _restrict(task, state.pairs)
+    margin = jnp.asarray(_MARGIN, task.unit.dtype)
+    start = feasible(scaled, state.pairs, _finite(state.potentials, task.unit), margin)
+    path = begin(scaled, state.pairs, start)._replace(num_iterations=state.result.num_iterations)
+    path = follow(scaled, state.pairs, path, state.smoothing, task.max_iterations)
+    inner = jnp.maximum(_NEXT_TOLERANCE * state.smoothing, _LAST_TOLERANCE * task.tolerance)
+    state = state._replace(smoothing=inner)
+    return _look(task, state, path.potentials.target, path.plan, path.num_iterations)
+
+
+def _look(task: _Task, state: _Round, potential: Array, plan: Array, num_iterations: Array) -> _Round:
+    """Feasible potentials, the pairs of the next round and, where it may close or is the last, a certificate.
+
+    Args:
+      task, state: with ``stuck`` where the round cannot be followed by another of its kind.
+      potential: on the target, in units of cost.
+      plan: on the pairs of the round, between the normalised measures.
+      num_iterations: Newton steps so far.
+    """
+    source, target, problem, certify, unit, mass, tolerance, max_iterations = task
+    potentials, near = _nearest(unit * potential, source, target, problem, tolerance)
+    sparse = SparsePlan(state.pairs.row, state.pairs.column, mass * plan)
+    rough = certify(potentials, sparse, num_iterations)
+    gap = rough.gap / rough.value
+    stuck = state.stuck | ~(gap < _PROGRESS * state.gap)
+    last = stuck | (state.number + 1 == _ROUNDS) | (num_iterations >= max_iterations)
+
+    def exact() -> StaticResult:
+        tight = c_transform(potentials.source, source, target, problem)
+        return accept_rounding(certify(tight, sparse, num_iterations), unit * mass)
+
+    hope = gap <= _HOPE * tolerance
+    found = jax.lax.cond(last | hope, exact, lambda: state.result)
+    better = found.gap < state.result.gap
+    result = jax.tree.map(lambda new, old: jnp.where(better, new, old), found, state.result)
+    return state._replace(
+        potentials=potentials,
+        pairs=_joined(state.pairs.heaviest(plan, _KEPT), near),
+        result=result._replace(num_iterations=num_iterations),
+        gap=gap,
+        number=state.number + 1,
+        stuck=stuck,
+    )
+
+
+def _unit(source: Particles, target: Particles, problem: Penalised, value: Scalar, mass: Scalar) -> Scalar:
+    """What a unit of mass pays for moving, by the value between cells: a unit of cost."""
+    penalty = 1 / jnp.maximum(problem.inverse_penalty, jnp.finfo(mass.dtype).tiny)
+    # What growth alone cannot explain.
+    growth = jnp.where(problem.inverse_penalty > 0, penalty, 0.0)
+    growth *= (jnp.sqrt(source.mass) - jnp.sqrt(target.mass)) ** 2
+    moved = (value - growth) / mass
+    return jnp.minimum(jnp.where(moved > 0, moved, 1.0), penalty)
+
+
+def _finite(potentials: DualPotentials, unit: Scalar) -> DualPotentials:
+    """In units of cost, and 0 for a particle without partner."""
+    return jax.tree.map(lambda f: jnp.where(jnp.isfinite(f), f / unit, 0.0), potentials)
+
+
+def _restrict(task: _Task, pairs: ListedPairs) -> Problem:
+    """The problem between the normalised measures on listed pairs, in units of cost."""
+    source, target, problem, unit = task.source, task.target, task.problem, task.unit
     row, column = pairs.row, pairs.column
     squared = jnp.sum((source.position[row] - target.position[column]) ** 2, axis=-1)
     cost, reachable = transport_cost(squared, problem.curvature)
     legal = reachable & (source.weight > 0)[row] & (target.weight > 0)[column]
     legal &= ~listed_twice(pairs.by_row, pairs.by_column)
-    present = tuple(count > 0 for count in pairs.sums(legal.astype(cost.dtype)))
-    return between(source, target, cost / unit, legal, present, unit * problem.inverse_penalty)
+    rows, columns = pairs.sums(legal.astype(cost.dtype))
+    return between(
+        source, target, cost / unit, legal, (rows > 0, columns > 0), unit * problem.inverse_penalty
+    )
 
 
 def _joined(kept: ListedPairs, near: ListedPairs) -> ListedPairs:
@@ -150,14 +245,19 @@ def _joined(kept: ListedPairs, near: ListedPairs) -> ListedPairs:
 
 
 def _nearest(
-    potential: Float[Array, " m"], source: Particles, target: Particles, problem: Penalised
+    potential: Float[Array, " m"],
+    source: Particles,
+    target: Particles,
+    problem: Penalised,
+    tolerance: float,
 ) -> tuple[DualPotentials, ListedPairs]:
     """c-transforms of a potential on the target, and for every particle its partners of least slack.
 
-    In single precision, which is several times as fast and enough to choose by.
+    In single precision, which is several times as fast, where that can tell whether the tolerance is reached.
     """
     center = target.position.mean(axis=0)
-    problem = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), problem)
+    dtype = jnp.float32 if tolerance >= _SINGLE_TOLERANCE else potential.dtype
+    problem = jax.tree.map(lambda leaf: leaf.astype(dtype), problem)
 
     def partners(potential: Array, measure: Particles, points: Float[Array, "m d"]) -> tuple[Array, Array]:
         count = min(_PARTNERS, potential.size)
@@ -165,16 +265,16 @@ def _nearest(
         present = measure.log_weight > -jnp.inf
         padding = (0, members * _GROUPS * count - potential.size)
         potential = jnp.pad(jnp.where(present, potential, -jnp.inf), padding, constant_values=-jnp.inf)
-        position = jnp.pad(measure.position - center, (padding, (0, 0))).astype(jnp.float32)
+        position = jnp.pad(measure.position - center, (padding, (0, 0))).astype(dtype)
 
         def block(some: Float[Array, "b d"]) -> tuple[Float[Array, " b"], Int[Array, "b p"]]:
             cost, reachable = problem.cost(some, position)
-            slack = jnp.where(reachable, cost - potential.astype(jnp.float32), jnp.inf)
+            slack = jnp.where(reachable, cost - potential.astype(dtype), jnp.inf)
             least = slack.min(axis=1)
             excess = slack - jnp.where(jnp.isfinite(least), least, 0.0)[:, None]
-            return least, _smallest(excess, members, count)
+            return least, _smallest(excess.astype(jnp.float32), members, count)
 
-        least, partner = in_blocks(block, (points - center).astype(jnp.float32), potential.size)
+        least, partner = in_blocks(block, (points - center).astype(dtype), potential.size)
         return least.astype(potential.dtype), jnp.minimum(partner, measure.log_weight.size - 1)
 
     rows, by_row = partners(potential, target, source.position)

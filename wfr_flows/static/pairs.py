@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from wfr_flows.typing import Array, Int
 
-_CG_TOLERANCE = 1e-2
+_CG_TOLERANCE = 1e-3
 _CG_STEPS = 500
 
 Combine = Callable[[Array, Array], Array]

@@ -23,7 +23,7 @@ class StaticResult(NamedTuple):
       potentials: the feasible dual potentials behind ``lower_bound`` (plain WFR between the measures, or
         between their normalisations for the spherical distance).
       plan: the transport plan behind ``value``, as a list of pairs.
-      num_iterations: Newton steps.
+      num_iterations: Newton steps; 0 where smoothed transport alone closed the gap.
       converged: whether ``gap <= tolerance · value``.
     """
 
