@@ -1,5 +1,7 @@
 """Values without iteration: Wasserstein on the line, Gaussian-Hellinger between Gaussians."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,7 +13,7 @@ from wfr_flows.static import gaussian_hellinger, gaussian_hellinger_gaussians, w
 
 _wasserstein = jax.jit(wasserstein)
 _gaussians = jax.jit(gaussian_hellinger_gaussians)
-_hellinger, _wfr = jax.jit(gaussian_hellinger), jax.jit(wfr)
+_hellinger, _wfr = jax.jit(partial(gaussian_hellinger, tolerance=1e-6)), jax.jit(wfr)
 
 
 def _linear_program(source, target):
