@@ -92,7 +92,7 @@ def _refined(
 def accept_rounding(result: StaticResult, unit: Scalar) -> StaticResult:
     """A gap of a few rounding errors is as good as none: of equal measures every relative gap is infinite."""
     floor = _ROUNDING * jnp.finfo(unit.dtype).eps * unit
-    return result._replace(converged=result.converged | (result.gap <= floor))
+    return result._replace(converged=result.converged | (jnp.abs(result.gap) <= floor))
 
 
 def _scaled(

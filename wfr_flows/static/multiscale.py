@@ -81,7 +81,9 @@ class _Round(NamedTuple):
     Attributes:
       potentials: feasible up to single precision.
       pairs: what plans may use.
-      history, smoothing: of the annealing.
+      history: of the annealing.
+      accuracy: the smoothing of the last annealed level; then the relative gap that the interior-point method
+        is to reach.
       result: the best certificate so far.
       gap: what the last round seemed to leave, relative.
       number: rounds so far.
@@ -91,7 +93,7 @@ class _Round(NamedTuple):
     potentials: DualPotentials
     pairs: ListedPairs
     history: History
-    smoothing: Scalar
+    accuracy: Scalar
     result: StaticResult
     gap: Scalar
     number: Int[Array, ""]
@@ -136,7 +138,7 @@ def solve(
     state = _Round(potentials, pairs, (begun, begun, begun), start, result, far, first, first > 0)
     state = _rounds(task, partial(_smoothed, task), state)
     state = state._replace(
-        smoothing=jnp.asarray(_FIRST_TOLERANCE, unit.dtype), gap=far, number=first, stuck=first > 0
+        accuracy=jnp.asarray(_FIRST_TOLERANCE, unit.dtype), gap=far, number=first, stuck=first > 0
     )
     return _rounds(task, partial(_refined, task), state).result
 
@@ -152,27 +154,27 @@ def _rounds(task: _Task, play: Callable[[_Round], _Round], state: _Round) -> _Ro
 def _smoothed(task: _Task, state: _Round) -> _Round:
     """Two levels of smoothing on the pairs of the round."""
     scaled = _restrict(task, state.pairs)
-    history, smoothing, most = state.history, state.smoothing, jnp.zeros((), jnp.int32)
+    history, smoothing, most = state.history, state.accuracy, jnp.zeros((), jnp.int32)
     for _ in range(_LEVELS):
         smoothing = 0.5 * smoothing
         start = extrapolate(history)
         potentials, plan, num_steps = settle(scaled, state.pairs, start, smoothing, _MOST_STEPS)
         history, most = (*history[1:], potentials), jnp.maximum(most, num_steps)
     ends = (most >= _MOST_STEPS) | (smoothing <= least_smoothing(task.tolerance))
-    state = state._replace(history=history, smoothing=smoothing, stuck=ends)
+    state = state._replace(history=history, accuracy=smoothing, stuck=ends)
     plan = plan.astype(task.unit.dtype)
     return _look(task, state, potentials.target, plan, state.result.num_iterations)
 
 
 def _refined(task: _Task, state: _Round) -> _Round:
-    """The interior-point method on the pairs of the round; the smoothing is its tolerance."""
+    """The interior-point method on the pairs of the round."""
     scaled = _restrict(task, state.pairs)
     margin = jnp.asarray(_MARGIN, task.unit.dtype)
     start = feasible(scaled, state.pairs, _finite(state.potentials, task.unit), margin)
     path = begin(scaled, state.pairs, start)._replace(num_iterations=state.result.num_iterations)
-    path = follow(scaled, state.pairs, path, state.smoothing, task.max_iterations)
-    inner = jnp.maximum(_NEXT_TOLERANCE * state.smoothing, _LAST_TOLERANCE * task.tolerance)
-    state = state._replace(smoothing=inner)
+    path = follow(scaled, state.pairs, path, state.accuracy, task.max_iterations)
+    inner = jnp.maximum(_NEXT_TOLERANCE * state.accuracy, _LAST_TOLERANCE * task.tolerance)
+    state = state._replace(accuracy=inner)
     return _look(task, state, path.potentials.target, path.plan, path.num_iterations)
 
 
@@ -199,7 +201,7 @@ def _look(task: _Task, state: _Round, potential: Array, plan: Array, num_iterati
 
     hope = gap <= _HOPE * tolerance
     found = jax.lax.cond(last | hope, exact, lambda: state.result)
-    better = found.gap < state.result.gap
+    better = jnp.abs(found.gap) < state.result.gap
     result = jax.tree.map(lambda new, old: jnp.where(better, new, old), found, state.result)
     return state._replace(
         potentials=potentials,

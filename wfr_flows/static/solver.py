@@ -29,6 +29,7 @@ from wfr_flows.typing import Array, ArrayLike, Scalar
 
 _MASS_TOLERANCE = 1e-4
 _DENSE_PAIRS = 1 << 23
+_ROUNDING = 10.0
 
 
 class _Kind(NamedTuple):
@@ -212,7 +213,10 @@ def _certified(
         plan = _cheapest(plan, potentials, *weights, k, upper)
         value = upper(plan)
         gap = value - lower
-        converged = jnp.abs(gap) <= tolerance * value
+        # Bounds that cross by more than rounding prove that one of them is wrong.
+        size = dual_value(jax.tree.map(jnp.abs, potentials), *weights, k)
+        crossing = _ROUNDING * jnp.finfo(gap.dtype).eps * size
+        converged = (gap <= tolerance * value) & (gap >= -tolerance * value - crossing)
         return StaticResult(value, lower, gap, potentials, plan, num_iterations, converged)
 
     num_pairs = source.log_weight.size * target.log_weight.size
