@@ -77,12 +77,15 @@ def test_forward_and_reverse_derivatives_agree_with_differences(name):
 
 @each_solver
 def test_single_precision_is_kept(name):
-    pair = _pair()
-    result = jax.jit(partial(SOLVERS[name], tolerance=1e-3))(*single_precision(pair), jnp.float32(ALPHA))
-    floats = [leaf for leaf in jax.tree.leaves(result) if jnp.issubdtype(leaf.dtype, jnp.floating)]
-    assert {leaf.dtype for leaf in floats} == {jnp.dtype(jnp.float32)}
-    assert result.converged
-    np.testing.assert_allclose(result.value, _jitted[name](*pair, jnp.asarray(ALPHA)).value, rtol=1.1e-3)
+    pair = tuple(measure.normalise() for measure in _pair())
+    rough = jax.jit(partial(SOLVERS[name], tolerance=1e-3))
+    for alpha in (1e-2, ALPHA, 1e4, np.inf):
+        result = rough(*single_precision(pair), jnp.float32(alpha))
+        floats = [leaf for leaf in jax.tree.leaves(result) if jnp.issubdtype(leaf.dtype, jnp.floating)]
+        assert {leaf.dtype for leaf in floats} == {jnp.dtype(jnp.float32)}
+        assert result.converged
+        expected = _jitted[name](*pair, jnp.asarray(alpha)).value
+        np.testing.assert_allclose(result.value, expected, rtol=1.1e-3)
 
 
 @each_solver
@@ -104,7 +107,14 @@ def test_equal_shapes_are_traced_once(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "dense_pairs"), [*((name, 1 << 21) for name in SOLVERS), ("wfr", 1)], ids=str
+    ("name", "dense_pairs"),
+    [
+        ("wfr", 1 << 23),
+        pytest.param("spherical_wfr", 1 << 23, marks=pytest.mark.slow),
+        pytest.param("gaussian_hellinger", 1 << 23, marks=pytest.mark.slow),
+        pytest.param("wfr", 1, marks=pytest.mark.slow),
+    ],
+    ids=str,
 )
 def test_sharded_over_devices_it_agrees_with_one_device(name, dense_pairs, monkeypatch):
     devices = jax.devices()

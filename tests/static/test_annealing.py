@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from wfr_flows.static.annealing import extrapolate, settle
+from wfr_flows.static.annealing import extrapolate, settle, smoothed_plan
 from wfr_flows.static.bounds import DualPotentials
 from wfr_flows.static.interior_point import Problem
 from wfr_flows.static.pairs import AllPairs, ListedPairs
@@ -40,7 +40,8 @@ def _zero():
 @pytest.mark.parametrize("smoothing", [0.5, 0.02])
 def test_settled_potentials_have_the_marginals_they_ask_for(inverse_penalty, smoothing):
     problem = _problem(inverse_penalty)
-    potentials, plan, steps = _settle(problem, _ALL, _zero(), jnp.asarray(smoothing))
+    potentials, steps = _settle(problem, _ALL, _zero(), jnp.asarray(smoothing))
+    plan = smoothed_plan(problem, _ALL, potentials, jnp.asarray(smoothing))
     assert steps < MOST_STEPS
     weight = problem.source[:, None] * problem.target
     slack = problem.cost - potentials.source[:, None] - potentials.target
@@ -57,8 +58,11 @@ def test_listed_pairs_settle_where_all_pairs_do():
     row, column = _LISTED.row, _LISTED.column
     legal = ~listed_twice(_LISTED.by_row, _LISTED.by_column)
     listed = problem._replace(cost=problem.cost[row, column], legal=legal)
-    dense, plan, _ = _settle(problem, _ALL, _zero(), jnp.asarray(0.1))
-    other, listed_plan, _ = _settle_listed(listed, _zero(), jnp.asarray(0.1))
+    smoothing = jnp.asarray(0.1)
+    dense, _ = _settle(problem, _ALL, _zero(), smoothing)
+    other, _ = _settle_listed(listed, _zero(), smoothing)
+    plan = smoothed_plan(problem, _ALL, dense, smoothing)
+    listed_plan = smoothed_plan(listed, _LISTED, other, smoothing)
     for one, two in zip(dense, other, strict=True):
         np.testing.assert_allclose(one, two, atol=1e-6)
     np.testing.assert_allclose(listed_plan[np.asarray(legal)], plan[row, column][legal], rtol=1e-4)
@@ -70,7 +74,8 @@ def test_a_start_thousands_of_smoothings_away_settles_too(offset):
     problem, smoothing = _problem(), jnp.asarray(1e-3)
     random = np.random.default_rng(1)
     far = DualPotentials(offset + random.normal(size=N), offset + random.normal(size=M))
-    potentials, plan, steps = _settle(problem, _ALL, jax.tree.map(jnp.asarray, far), smoothing)
+    potentials, steps = _settle(problem, _ALL, jax.tree.map(jnp.asarray, far), smoothing)
+    plan = smoothed_plan(problem, _ALL, potentials, smoothing)
     assert steps < MOST_STEPS
     assert np.isfinite(plan).all()
     wanted = problem.source * jnp.exp(-potentials.source * problem.inverse_penalty)
@@ -84,7 +89,8 @@ def test_particles_without_partner_stay_where_they_are():
         legal=legal, source=problem.source.at[3].set(0.0), target=problem.target.at[5].set(0.0)
     )
     start = DualPotentials(jnp.full(N, 0.3), jnp.full(M, 0.3))
-    potentials, plan, steps = _settle(problem, _ALL, start, jnp.asarray(0.05))
+    potentials, steps = _settle(problem, _ALL, start, jnp.asarray(0.05))
+    plan = smoothed_plan(problem, _ALL, potentials, jnp.asarray(0.05))
     assert steps < MOST_STEPS
     assert np.isfinite(potentials.source).all()
     assert np.isfinite(potentials.target).all()
@@ -95,7 +101,7 @@ def test_particles_without_partner_stay_where_they_are():
 def test_the_step_limit_holds():
     hard = _problem(0.0)
     assert (
-        jax.jit(partial(settle, most_steps=3), static_argnums=1)(hard, _ALL, _zero(), jnp.asarray(1e-3))[2]
+        jax.jit(partial(settle, most_steps=3), static_argnums=1)(hard, _ALL, _zero(), jnp.asarray(1e-3))[1]
         == 3
     )
 

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.optimize
-from helpers import central_difference, directional_difference, numerical_gradient, single_precision, tree_dot
+from helpers import central_difference, directional_difference, numerical_gradient, tree_dot
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -493,26 +493,6 @@ def test_gradient_of_the_spherical_distance_ignores_mass():
     np.testing.assert_allclose(gradient.position.sum(), expected, rtol=1e-4)
 
 
-def test_vmap_over_alpha_and_over_a_batch():
-    batch = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(_pair(i) for i in range(3)))
-    alphas = jnp.array([0.1, 1.0, 30.0])
-    batched = jax.jit(jax.vmap(wfr))(*batch, alphas)
-    assert batched.converged.all()
-    for i in range(3):
-        alone = _solve(*_pair(i), alphas[i])
-        np.testing.assert_allclose(batched.value[i], alone.value, rtol=1e-9)
-        np.testing.assert_allclose(batched.lower_bound[i], alone.lower_bound, rtol=1e-9)
-
-
-@pytest.mark.parametrize("alpha", [1e-2, 1.0, 1e4, np.inf])
-def test_single_precision(alpha):
-    pair = _pair(mass=1.0)
-    rough = jax.jit(wfr)(*single_precision(pair), jnp.float32(alpha))
-    assert rough.value.dtype == rough.lower_bound.dtype == jnp.float32
-    assert rough.converged
-    np.testing.assert_allclose(rough.value, _solve(*pair, alpha).value, rtol=1.1e-3)
-
-
 def test_the_iteration_limit_is_reported():
     result = jax.jit(partial(wfr, tolerance=1e-12, max_iterations=3))(*_pair(), 1.0)
     assert not result.converged
@@ -525,19 +505,3 @@ def test_results_are_trees_of_arrays():
     assert isinstance(result.potentials, DualPotentials)
     assert result.potentials.source.shape == result.potentials.target.shape == (SIZE,)
     assert result.plan.dense(SIZE, SIZE).shape == (SIZE, SIZE)
-
-
-@pytest.mark.parametrize("solve", [wfr, spherical_wfr])
-def test_mistakes_are_refused(solve):
-    source, target = _pair()
-    line = particles([0.0, 1.0])
-    with pytest.raises(ValueError, match="dimension"):
-        solve(source, line, 1.0)
-    with pytest.raises(ValueError, match="shapes"):
-        solve(source, Particles(jnp.zeros(3), jnp.zeros(3)), 1.0)
-    for tolerance in (0.0, -1e-3, float("nan")):
-        with pytest.raises(ValueError, match="tolerance"):
-            solve(source, target, 1.0, tolerance=tolerance)
-    for alpha in (0.0, -1.0, float("nan")):
-        with pytest.raises(ValueError, match="alpha"):
-            solve(source, target, alpha)

@@ -1,17 +1,16 @@
 """Smoothed transport at ever smaller smoothing: often all that is needed, always a good start."""
 
 from collections.abc import Callable
-from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from wfr_flows.static.bounds import DualPotentials, dual_value, shift, tighten
+from wfr_flows.static.bounds import DualPotentials, dual_value, shift
 from wfr_flows.static.interior_point import Problem, shortfall
 from wfr_flows.static.pairs import AllPairs, Pairs, Product
 from wfr_flows.static.result import StaticResult
-from wfr_flows.typing import Array, Bool, Float, Int, Scalar
+from wfr_flows.typing import Array, ArrayLike, Bool, Float, Int, Scalar
 
 _FIRST_SMOOTHING = 0.4
 _LEAST_SMOOTHING = 2e-5
@@ -21,7 +20,8 @@ _OPENING_STEPS = 4
 _OPENING_COOLING = 0.7
 _RELAXATION = 1.5
 _STEPS_PER_PARTICLE = 3
-_WORTH_A_LOOK = 32
+# A smoothing costs about itself, relative to the value: between a third of that and three times as much.
+_WORTH_A_LOOK = 8
 _FEW_STEPS = 8
 _HOPE = 2.5
 _LARGEST_LOGIT = 30.0
@@ -80,19 +80,19 @@ def anneal(problem: Problem, certify: Certify, unknown: StaticResult, tolerance:
     def refine(state: Annealed) -> Annealed:
         smoothing = 0.5 * state.smoothing
         start = extrapolate(state.history)
-        potentials, plan, num_steps = settle(problem, AllPairs(), start, smoothing, most_steps)
+        potentials, num_steps = settle(problem, AllPairs(), start, smoothing, most_steps)
+        rough = smoothing / _value(problem, potentials)
         gap = jax.lax.cond(
-            smoothing <= _WORTH_A_LOOK * tolerance,
-            lambda: _estimate(problem, potentials, plan),
+            rough <= _WORTH_A_LOOK * tolerance,
+            lambda: _estimate(problem, potentials, smoothing),
             lambda: jnp.full_like(smoothing, jnp.inf),
         )
         result = jax.lax.cond(
             gap <= _HOPE * tolerance,
-            lambda: certify(potentials, plan.astype(smoothing.dtype)),
+            lambda: certify(potentials, smoothed_plan(problem, AllPairs(), potentials, smoothing)),
             lambda: state.result,
         )
-        slow = jnp.isfinite(gap) & (num_steps > _FEW_STEPS)
-        ahead = jnp.where(slow, num_steps * gap / tolerance, 0.0)
+        ahead = jnp.where(num_steps > _FEW_STEPS, num_steps * rough / tolerance, 0.0)
         return Annealed((*state.history[1:], potentials), smoothing, ahead, result)
 
     twice_first = jnp.asarray(2 * _FIRST_SMOOTHING, problem.cost.dtype)
@@ -113,10 +113,25 @@ def extrapolate(history: History) -> DualPotentials:
     )
 
 
+def smoothed_plan(problem: Problem, pairs: Pairs, potentials: DualPotentials, smoothing: Scalar) -> Array:
+    """``μ_i ν_j exp((f_i + g_j - c_ij)/ε)``, to single precision."""
+    log_weight = pairs.combine(jnp.add, jnp.log(problem.source), jnp.log(problem.target))
+    logits = _logits(problem, pairs, potentials, smoothing) + log_weight.astype(jnp.float32)
+    return jnp.exp(logits).astype(problem.cost.dtype)
+
+
+def _slack(problem: Problem, pairs: Pairs, potentials: DualPotentials) -> Float[Array, "*p"]:
+    """``c_ij - f_i - g_j``, ``+inf`` where a pair is not legal.
+
+    The difference is rounded to single precision, not what it is of: passes over it take half the time.
+    """
+    slack = problem.cost - pairs.combine(jnp.add, *potentials)
+    return jnp.where(problem.legal, slack.astype(jnp.float32), jnp.inf)
+
+
 def _logits(problem: Problem, pairs: Pairs, potentials: DualPotentials, smoothing: Scalar) -> Array:
     """``(f_i + g_j - c_ij)/ε``, ``-inf`` where a pair is not legal."""
-    slack = problem.cost - pairs.combine(jnp.add, *potentials)
-    return jnp.where(problem.legal, -slack / smoothing, -jnp.inf)
+    return -_slack(problem, pairs, potentials) / smoothing.astype(jnp.float32)
 
 
 def _opening(problem: Problem) -> DualPotentials:
@@ -126,8 +141,8 @@ def _opening(problem: Problem) -> DualPotentials:
     def softened(potentials: DualPotentials, smoothing: Scalar, side: int) -> Array:
         others = potentials._replace(**{DualPotentials._fields[side]: zero[side]})
         logits = _logits(problem, AllPairs(), others, smoothing)
-        weight = jnp.expand_dims((problem.target, problem.source)[side], side)
-        total = jax.nn.logsumexp(logits, axis=1 - side, b=weight)
+        log_weight = jnp.log((problem.target, problem.source)[side]).astype(logits.dtype)
+        total = jax.nn.logsumexp(logits + jnp.expand_dims(log_weight, side), axis=1 - side)
         soft = -smoothing * total / (1 + smoothing * problem.inverse_penalty)
         return jnp.where(jnp.isfinite(soft), soft, 0.0)
 
@@ -142,14 +157,14 @@ def _opening(problem: Problem) -> DualPotentials:
 
 def settle(
     problem: Problem, pairs: Pairs, start: DualPotentials, smoothing: Scalar, most_steps: int
-) -> tuple[DualPotentials, Array, Int[Array, ""]]:
+) -> tuple[DualPotentials, Int[Array, ""]]:
     """Sinkhorn's scaling at one smoothing, over-relaxed and shifted, from potentials nearby.
 
     A step is two products with one kernel, which single precision serves: it moves the potentials by a few
     times the smoothing, to where they lack a small part of it.
 
     Returns:
-      The potentials, their plan in single precision, and the steps: ``most_steps`` if they did not settle.
+      The potentials, and the steps: ``most_steps`` if they did not settle.
     """
     k = problem.inverse_penalty
     weights = problem.source, problem.target
@@ -161,8 +176,9 @@ def settle(
         return (state.misfit > enough) & (state.num_steps < most_steps)
 
     def with_one_kernel(state: _Scaling) -> _Scaling:
-        start = _in_range(problem, pairs, state.potentials, smoothing)
-        kernel = jnp.exp(_logits(problem, pairs, start, smoothing).astype(jnp.float32))
+        # Single precision can exponentiate the largest logit of every row and column.
+        start = _tightened(problem, pairs, state.potentials, _LARGEST_LOGIT * smoothing)
+        kernel = jnp.exp(_logits(problem, pairs, start, smoothing))
         to_rows, to_columns = pairs.products(kernel)
 
         def step(state: _Scaling) -> _Scaling:
@@ -197,8 +213,7 @@ def settle(
     unknown = jnp.full_like(smoothing, jnp.inf)
     begun = _Scaling(start, jnp.zeros((), jnp.int32), unknown, jnp.zeros_like(smoothing))
     settled = jax.lax.while_loop(unsettled, with_one_kernel, begun)
-    logits = _logits(problem, pairs, settled.potentials, smoothing) + pairs.combine(jnp.add, *log_weights)
-    return settled.potentials, jnp.exp(logits.astype(jnp.float32)), settled.num_steps
+    return settled.potentials, settled.num_steps
 
 
 class _Scaling(NamedTuple):
@@ -210,31 +225,33 @@ class _Scaling(NamedTuple):
     away: Scalar
 
 
-def _in_range(
-    problem: Problem, pairs: Pairs, potentials: DualPotentials, smoothing: Scalar
-) -> DualPotentials:
-    """Potentials of which single precision can exponentiate the largest logit of every row and column."""
+def _tightened(problem: Problem, pairs: Pairs, potentials: DualPotentials, most: ArrayLike) -> DualPotentials:
+    """With least slacks of at most ``most``, of either sign, in rows and columns; c-transforms at 0."""
 
-    def moved(potential: Array, least_slack: Array) -> Array:
-        clipped = jnp.clip(least_slack, -_LARGEST_LOGIT * smoothing, _LARGEST_LOGIT * smoothing)
-        return potential + jnp.where(jnp.isfinite(least_slack), least_slack - clipped, 0.0)
+    def moved(potential: Array, slack: Array) -> Array:
+        excess = slack - jnp.clip(slack, -most, most)
+        return potential + jnp.where(jnp.isfinite(slack), excess, 0.0).astype(potential.dtype)
 
-    def least_slack(potentials: DualPotentials) -> tuple[Array, Array]:
-        slack = problem.cost - pairs.combine(jnp.add, *potentials)
-        return pairs.least(jnp.where(problem.legal, slack, jnp.inf))
-
-    potentials = potentials._replace(source=moved(potentials.source, least_slack(potentials)[0]))
-    return potentials._replace(target=moved(potentials.target, least_slack(potentials)[1]))
+    source = moved(potentials.source, pairs.least(_slack(problem, pairs, potentials))[0])
+    potentials = potentials._replace(source=source)
+    return potentials._replace(
+        target=moved(potentials.target, pairs.least(_slack(problem, pairs, potentials))[1])
+    )
 
 
-def _estimate(problem: Problem, potentials: DualPotentials, plan: Float[Array, "n m"]) -> Scalar:
+def _estimate(problem: Problem, potentials: DualPotentials, smoothing: Scalar) -> Scalar:
     """The relative gap between the plan, were its marginals mended, and the potentials made tight."""
     k = problem.inverse_penalty
-    value = partial(dual_value, source_weight=problem.source, target_weight=problem.target, k=k)
+    plan = smoothed_plan(problem, AllPairs(), potentials, smoothing)
     slackness, misfit, strays = shortfall(problem, AllPairs(), potentials, plan)
     # What is in the wrong place can be left there, or be sent elsewhere.
     mending = jnp.minimum(misfit / jnp.where(k > 0, k, jnp.finfo(k.dtype).tiny), strays)
-    tight = tighten(potentials.source, problem.cost, problem.legal, problem.legal)
-    lower = value(shift(tight, problem.source, problem.target, k))
-    gap = value(potentials) + slackness + mending - lower
-    return gap / jnp.maximum(lower + problem.rest, jnp.finfo(lower.dtype).tiny)
+    tight = _tightened(problem, AllPairs(), potentials, 0.0)
+    lower = _value(problem, shift(tight, problem.source, problem.target, k))
+    return (_value(problem, potentials) + slackness + mending - lower) / lower
+
+
+def _value(problem: Problem, potentials: DualPotentials) -> Scalar:
+    """The dual value, with what no plan can save."""
+    value = dual_value(potentials, problem.source, problem.target, problem.inverse_penalty)
+    return jnp.maximum(value + problem.rest, jnp.finfo(value.dtype).tiny)

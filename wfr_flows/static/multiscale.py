@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from wfr_flows.measures import Particles
 from wfr_flows.numerics import transport_cost
 from wfr_flows.static import dense
-from wfr_flows.static.annealing import History, extrapolate, least_smoothing, settle
+from wfr_flows.static.annealing import History, extrapolate, least_smoothing, settle, smoothed_plan
 from wfr_flows.static.bounds import DualPotentials, Penalised, c_transform, half_transform, in_blocks
 from wfr_flows.static.dense import accept_rounding
 from wfr_flows.static.interior_point import Problem, begin, between, feasible, follow
@@ -158,11 +158,11 @@ def _smoothed(task: _Task, state: _Round) -> _Round:
     for _ in range(_LEVELS):
         smoothing = 0.5 * smoothing
         start = extrapolate(history)
-        potentials, plan, num_steps = settle(scaled, state.pairs, start, smoothing, _MOST_STEPS)
+        potentials, num_steps = settle(scaled, state.pairs, start, smoothing, _MOST_STEPS)
         history, most = (*history[1:], potentials), jnp.maximum(most, num_steps)
     ends = (most >= _MOST_STEPS) | (smoothing <= least_smoothing(task.tolerance))
     state = state._replace(history=history, accuracy=smoothing, stuck=ends)
-    plan = plan.astype(task.unit.dtype)
+    plan = smoothed_plan(scaled, state.pairs, history[-1], smoothing)
     return _look(task, state, potentials.target, plan, state.result.num_iterations)
 
 
