@@ -6,6 +6,7 @@ the plain distances between consecutive times, every particle weighing one over 
 """
 
 import time
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -38,7 +39,8 @@ def solve(distance, source: Particles, target: Particles, alpha: float) -> tuple
     result = jax.block_until_ready(distance(source, target, alpha))
     seconds = time.perf_counter() - start
     bounds = {"lower_bound": float(result.lower_bound), "upper_bound": float(result.value)}
-    return {**bounds, "num_iterations": int(result.num_iterations)}, seconds
+    counts = {"num_iterations": int(result.num_iterations), "converged": int(result.converged)}
+    return {**bounds, **counts}, seconds
 
 
 def main() -> None:
@@ -56,7 +58,14 @@ def main() -> None:
             solved = [solve(distance, s, t, options.alpha) for s, t in zip(clouds, clouds[1:], strict=False)]
             total = {key: sum(bounds[key] for bounds, _ in solved) for key in solved[0][0]}
             seconds = sum(taken for _, taken in solved)
-            emit(alpha=options.alpha, pairs=len(solved), **rounded(total, 8), seconds=round(seconds, 3))
+            emit(
+                table=Path(options.table).name,
+                alpha=options.alpha,
+                tolerance=options.tolerance,
+                pairs=len(solved),
+                **rounded(total, 8),
+                seconds=round(seconds, 3),
+            )
             return
         distance = jax.jit(lambda s, t, alpha: static.spherical_wfr(s, t, alpha, tolerance=options.tolerance))
         for size in sizes:
@@ -64,7 +73,13 @@ def main() -> None:
             for alpha in alphas:
                 bounds, seconds = solve(distance, *ends, alpha)
                 name = alpha if np.isfinite(alpha) else "inf"
-                emit(size=size, alpha=name, **rounded(bounds, 8), seconds=round(seconds, 3))
+                emit(
+                    size=size,
+                    alpha=name,
+                    tolerance=options.tolerance,
+                    **rounded(bounds, 8),
+                    seconds=round(seconds, 3),
+                )
 
 
 if __name__ == "__main__":

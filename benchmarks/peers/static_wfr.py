@@ -22,6 +22,7 @@ everybody one.
 """
 
 import argparse
+import itertools
 import math
 import statistics
 import time
@@ -66,6 +67,10 @@ START = 1000
 """Iterations of ``mm_unbalanced`` that make the plan ``lbfgsb_unbalanced`` starts from."""
 
 
+SHAPES = ("disks", "gaussians")
+"""Of the clouds."""
+
+
 class Problem(NamedTuple):
     """Two weighted clouds; the peers' arguments are NumPy arrays."""
 
@@ -108,18 +113,22 @@ class Run(NamedTuple):
         return (self.upper - self.lower) / self.upper if math.isfinite(self.upper) else math.inf
 
 
-def clouds(size: int, alpha: float, seed: int = 0) -> Problem:
-    """A disk and a smaller one beside it with half as much mass again; at alpha 1 every pair is in reach."""
+def clouds(size: int, alpha: float, shape: str = "disks", seed: int = 0) -> Problem:
+    """A cloud and a smaller one beside it with half as much mass again: two disks, or two Gaussians.
+
+    At alpha 1 every pair of the disks is in reach, and not every one of the Gaussians.
+    """
     random = np.random.default_rng(seed)
 
-    def disk(center: float, radius: float, mass: float) -> Particles:
-        direction = random.normal(size=(size, 2))
-        direction /= np.linalg.norm(direction, axis=1, keepdims=True)
-        position = radius * np.sqrt(random.uniform(size=(size, 1))) * direction + [center, 0.0]
+    def cloud(center: float, radius: float, mass: float) -> Particles:
+        position = random.normal(size=(size, 2))
+        if shape == "disks":
+            position /= np.linalg.norm(position, axis=1, keepdims=True)
+            position *= np.sqrt(random.uniform(size=(size, 1)))
         weight = random.uniform(0.5, 1.5, size)
-        return particles(position, mass * weight / weight.sum())
+        return particles(radius * position + [center, 0.0], mass * weight / weight.sum())
 
-    source, target = disk(0.0, 1.0, 1.0), disk(0.6, 0.7, 1.5)
+    source, target = cloud(0.0, 1.0, 1.0), cloud(0.6, 0.7, 1.5)
     x, y = np.asarray(source.position), np.asarray(target.position)
     angle = np.linalg.norm(x[:, None] - y[None], axis=-1) / (2 * math.sqrt(alpha))
     near = angle < math.pi / 2
@@ -304,6 +313,7 @@ def arguments() -> argparse.Namespace:
     options = parser(__doc__)
     options.add_argument("--json", dest="out", type=Path, help="the same as --out")
     options.add_argument("--sizes", type=int, nargs="+", default=[1000])
+    options.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(SHAPES))
     options.add_argument("--alpha", type=float, default=1.0)
     options.add_argument("--tolerance", type=float, default=1e-4, help="certified relative gap to reach")
     options.add_argument("--truth", type=float, default=1e-6, help="relative gap of the reference value")
@@ -320,12 +330,12 @@ def main() -> None:
     if options.smoke:
         sizes, tolerance, repeats = [60], 1e-2, 1
     with report("peers/static_wfr", options) as emit:
-        for size in sizes:
-            problem = clouds(size, options.alpha)
+        for size, shape in itertools.product(sizes, options.shapes):
+            problem = clouds(size, options.alpha, shape)
             reference = once(ours, problem, options.truth, math.inf)
             truth = 0.5 * (reference.lower + reference.upper)
             exact = rounded({"seconds": reference.seconds, "relative_gap": reference.gap}, 3)
-            emit(solver="truth", size=size, alpha=options.alpha, value=truth, **exact)
+            emit(solver="truth", shape=shape, size=size, alpha=options.alpha, value=truth, **exact)
             our_seconds = math.nan
             for name, settings in contestants(options.momenta).items():
                 if settings is None:
@@ -347,6 +357,7 @@ def main() -> None:
                 bounds = {"lower_bound": run.lower, "upper_bound": run.upper, "reported": run.reported}
                 emit(
                     solver=name,
+                    shape=shape,
                     size=size,
                     alpha=options.alpha,
                     tolerance=tolerance,

@@ -140,6 +140,8 @@ def test_mistakes_are_refused(name):
         "target has positions of shape": (source, Particles(jnp.zeros(3), jnp.zeros(3))),
         "target has log-weights of shape": (source, target._replace(log_weight=jnp.zeros(7))),
         "dimension": (source, particles([0.0, 1.0])),
+        "source has no mass": (source._replace(log_weight=jnp.full(5, -jnp.inf)), target),
+        "target has entries": (source, target._replace(position=target.position.at[1].set(jnp.nan))),
     }
     for message, pair in wrong.items():
         with pytest.raises(ValueError, match=message):
@@ -147,6 +149,24 @@ def test_mistakes_are_refused(name):
     for alpha in (0.0, -1.0, float("nan")):
         with pytest.raises(ValueError, match="alpha"):
             solve(source, target, alpha)
+    with pytest.raises(ValueError, match="alpha has shape"):
+        solve(source, target, jnp.ones(2))
     for tolerance in (0.0, -1e-3, float("nan")):
         with pytest.raises(ValueError, match="tolerance"):
             solve(source, target, ALPHA, tolerance=tolerance)
+    with pytest.raises(ValueError, match="tolerance is traced"):
+        jax.jit(lambda tolerance: solve(source, target, ALPHA, tolerance=tolerance))(1e-3)
+
+
+@each_solver
+def test_what_is_not_a_number_is_never_called_converged(name):
+    assert not _jitted[name](*_pair(), jnp.asarray(-1.0)).converged
+
+
+@each_solver
+def test_arrays_of_numpy_and_mixed_precisions_are_taken(name):
+    source, target = _pair()
+    plain = jax.tree.map(np.asarray, source), single_precision(target)
+    value = jax.jit(SOLVERS[name])(*plain, ALPHA).value
+    assert value.dtype == jnp.float64
+    np.testing.assert_allclose(value, _jitted[name](source, target, jnp.asarray(ALPHA)).value, rtol=2e-4)

@@ -9,10 +9,12 @@ from helpers import central_difference
 from wfr_flows.measures import particles
 from wfr_flows.static import (
     Diracs,
+    cone_angle,
     dirac_to_measure,
     growth_cost,
     pair_cost,
     spherical_from_plain,
+    spherical_geodesic,
     spherical_time,
     spherical_wfr,
     travel,
@@ -28,6 +30,21 @@ _spherical_time = jax.jit(spherical_time)
 def _closed_form(distance, m0, m1, alpha):
     theta = np.minimum(distance / (2 * np.sqrt(alpha)), np.pi / 2)
     return 2 * alpha * (m0 + m1 - 2 * np.sqrt(m0 * m1) * np.cos(theta))
+
+
+def test_a_dirac_near_a_measure_keeps_its_digits():
+    target = particles([[1e-3, 0.0]])
+    for alpha in (1.0, 1e4):
+        found = dirac_to_measure(jnp.zeros(2), 1.0, target, alpha)
+        expected = _two_diracs(jnp.zeros(2), 1.0, target.position[0], 1.0, alpha)
+        np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
+def test_a_semi_coupling_is_normalised_where_geodesics_are_spherical():
+    pair = Diracs(jnp.zeros((1, 1)), jnp.ones((1, 1)), jnp.array([3.0]), jnp.array([0.2]))
+    np.testing.assert_allclose(cone_angle(pair, 1.0), 0.5, rtol=1e-12)
+    state = spherical_geodesic(pair, 0.5, 1.0)
+    np.testing.assert_allclose(state.position, 0.5, rtol=1e-12)
 
 
 @pytest.mark.parametrize("alpha", [1e-3, 0.3, 1.0, 50.0, 1e4])

@@ -46,6 +46,19 @@ LINES = {
 }
 
 
+@pytest.mark.parametrize("spread", [10.0, 20.0, 50.0])
+def test_gaussian_hellinger_converges_where_most_pairs_are_far(spread):
+    # No pair is out of reach: most cost hundreds of penalties, and no plan gains by them.
+    for seed in range(3):
+        random = np.random.default_rng(seed)
+        source, target = (particles(spread * random.normal(size=(n, 2))) for n in (30, 20))
+        result = _hellinger(source, target, 1.0)
+        assert result.converged
+        f, g = result.potentials
+        cost = 0.5 * jnp.sum((source.position[:, None] - target.position) ** 2, axis=-1)
+        assert jnp.min(cost - f[:, None] - g) >= -1e-9
+
+
 @pytest.mark.parametrize("case", LINES)
 def test_the_line_is_solved_to_rounding(case):
     source, target = LINES[case]()

@@ -493,6 +493,15 @@ def test_gradient_of_the_spherical_distance_ignores_mass():
     np.testing.assert_allclose(gradient.position.sum(), expected, rtol=1e-4)
 
 
+def test_a_plan_with_other_marginals_proves_nothing_in_the_wasserstein_limit():
+    source, target = _pair(mass=1.0)
+    product = source.weight[:, None] * target.weight
+    assert _plan_cost(product, source, target, jnp.inf) < jnp.inf
+    assert _plan_cost(0.1 * product, source, target, jnp.inf) == jnp.inf
+    with pytest.raises(ValueError, match="plan has shape"):
+        plan_cost(product[:2], source, target, 1.0)
+
+
 def test_the_iteration_limit_is_reported():
     result = jax.jit(partial(wfr, tolerance=1e-12, max_iterations=3))(*_pair(), 1.0)
     assert not result.converged

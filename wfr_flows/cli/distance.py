@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,12 @@ from rich.table import Table
 from wfr_flows import static
 from wfr_flows.cli.files import (
     check_dimensions,
+    check_new_file,
     check_weights,
     read_end,
     told_in_one_sentence,
     write_figure,
+    writing,
 )
 from wfr_flows.cli.options import InputError, positive, positive_or_inf
 from wfr_flows.measures import Particles
@@ -67,7 +70,8 @@ def add_parser(commands) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the job; see `DESCRIPTION`."""
-    _check_plot(options.plot)
+    if options.plot is not None:
+        check_new_file(options.plot, "--plot", _FIGURES)
     with _double_precision():
         source, target = _load(options)
         start = time.perf_counter()
@@ -97,19 +101,6 @@ def _double_precision() -> Iterator[None]:
             yield
 
 
-def _check_plot(path: Path | None) -> None:
-    """Refuse a figure that could not be written, or would replace something, before anything is computed."""
-    if path is None:
-        return
-    if path.suffix.lower() not in _FIGURES:
-        raise InputError(f"--plot {path} has the ending '{path.suffix}'; give a .png, .pdf or .svg file.")
-    with told_in_one_sentence():
-        if not path.parent.is_dir():
-            raise InputError(f"--plot {path} lies in no existing directory; make {path.parent} first.")
-        if path.exists():
-            raise InputError(f"--plot {path} exists; remove it or give another name.")
-
-
 def _load(options: argparse.Namespace) -> tuple[Particles, Particles]:
     check_weights(options.weights, [options.source, options.target])
     with told_in_one_sentence():
@@ -126,8 +117,9 @@ def _load(options: argparse.Namespace) -> tuple[Particles, Particles]:
 
 def _solve(source: Particles, target: Particles, options: argparse.Namespace) -> static.StaticResult:
     solve = static.spherical_wfr if options.spherical else static.wfr
-    solve = jax.jit(solve, static_argnames="tolerance")
-    return solve(source, target, options.alpha, tolerance=options.tolerance)
+    # Bound, not traced: on the line alpha = inf is then solved by sorting.
+    solve = jax.jit(partial(solve, alpha=options.alpha, tolerance=options.tolerance))
+    return solve(source, target)
 
 
 def _summary(
@@ -226,7 +218,5 @@ def _plot(path: Path, diracs: static.Diracs, options: argparse.Namespace, value:
     figure.suptitle(
         f"{kind} geodesic, alpha = {options.alpha:g}: d² = {value:.5g}, d = {math.sqrt(value):.5g}"
     )
-    try:
+    with writing(path, "--plot"):
         write_figure(path, figure)
-    except OSError as error:
-        raise InputError(f"--plot {path} cannot be written ({error.strerror}); give another name.") from error

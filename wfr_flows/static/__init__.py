@@ -1,4 +1,9 @@
-"""Exact WFR without training: closed forms, certified solver, semi-couplings, geodesics."""
+"""Exact WFR without training: closed forms, certified solver, semi-couplings, geodesics.
+
+[LMS] is Liero, Mielke and Savaré, Optimal entropy-transport problems and a new Hellinger-Kantorovich distance
+(2018); [LM] is Laschos and Mielke, Geometric properties of cones with applications on the
+Hellinger-Kantorovich space (2019).
+"""
 
 from wfr_flows.static.bounds import DualPotentials, dual_bound, plan_cost
 from wfr_flows.static.diracs import (
@@ -12,6 +17,7 @@ from wfr_flows.static.diracs import (
     spherical_from_plain,
     spherical_geodesic,
     spherical_time,
+    spherical_travel,
     travel,
     two_diracs,
     wfr_geodesic,
@@ -54,6 +60,7 @@ __all__ = [
     "spherical_geodesic",
     "spherical_potential",
     "spherical_time",
+    "spherical_travel",
     "spherical_wfr",
     "travel",
     "two_diracs",

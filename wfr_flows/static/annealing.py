@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from wfr_flows.static.bounds import DualPotentials, dual_value, shift
 from wfr_flows.static.interior_point import Problem, shortfall
@@ -13,13 +14,14 @@ from wfr_flows.static.result import StaticResult
 from wfr_flows.typing import Array, ArrayLike, Bool, Float, Int, Scalar
 
 _FIRST_SMOOTHING = 0.4
-_LEAST_SMOOTHING = 2e-5
+_LEAST_SMOOTHING = 5e-6
+_ROUNDING = 160.0
 _WARM_SMOOTHING = 5e-3
 _SMOOTHED_TOLERANCE = 3e-5
 _OPENING_STEPS = 4
 _OPENING_COOLING = 0.7
 _RELAXATION = 1.5
-_STEPS_PER_PARTICLE = 3
+_STEPS_PER_PARTICLE = 4
 # A smoothing costs about itself, relative to the value: between a third of that and three times as much.
 _WORTH_A_LOOK = 8
 _FEW_STEPS = 8
@@ -42,13 +44,14 @@ class Annealed(NamedTuple):
     Attributes:
       history: the potentials of the last three levels, the latest last.
       smoothing: of the last level, in units of cost.
-      ahead: scaling steps that the levels still to come would take, each twice those of the one before.
+      ahead: scaling steps that the levels still to come would take, each twice those of the one before, as
+        the last two levels predict: one may be slow by accident.
       result: the certificate, once one was drawn up.
     """
 
     history: History
     smoothing: Scalar
-    ahead: Scalar
+    ahead: tuple[Scalar, Scalar]
     result: StaticResult
 
     @property
@@ -72,10 +75,10 @@ def anneal(problem: Problem, certify: Certify, unknown: StaticResult, tolerance:
     """
     # Newton's method, which solves systems of the smaller side, takes over where it would be faster.
     most_steps = _STEPS_PER_PARTICLE * min(problem.cost.shape)
-    least = least_smoothing(tolerance)
+    least = least_smoothing(tolerance, problem.cost.dtype)
 
     def unfinished(state: Annealed) -> Bool[Array, ""]:
-        return ~state.result.converged & (state.ahead < most_steps) & (state.smoothing > least)
+        return ~state.result.converged & (jnp.minimum(*state.ahead) < most_steps) & (state.smoothing > least)
 
     def refine(state: Annealed) -> Annealed:
         smoothing = 0.5 * state.smoothing
@@ -93,17 +96,21 @@ def anneal(problem: Problem, certify: Certify, unknown: StaticResult, tolerance:
             lambda: state.result,
         )
         ahead = jnp.where(num_steps > _FEW_STEPS, num_steps * rough / tolerance, 0.0)
+        ahead = (state.ahead[1], ahead)
         return Annealed((*state.history[1:], potentials), smoothing, ahead, result)
 
     twice_first = jnp.asarray(2 * _FIRST_SMOOTHING, problem.cost.dtype)
     opening = _opening(problem)
-    start = Annealed((opening, opening, opening), twice_first, jnp.zeros_like(twice_first), unknown)
+    none = jnp.zeros_like(twice_first)
+    start = Annealed((opening, opening, opening), twice_first, (none, none), unknown)
     return jax.lax.while_loop(unfinished, refine, start)
 
 
-def least_smoothing(tolerance: float) -> float:
+def least_smoothing(tolerance: float, dtype: DTypeLike) -> float:
     """Where annealing ends: early if Newton's method will be needed anyway, and takes a good start alone."""
-    return _LEAST_SMOOTHING if tolerance >= _SMOOTHED_TOLERANCE else _WARM_SMOOTHING
+    if tolerance < _SMOOTHED_TOLERANCE:
+        return _WARM_SMOOTHING
+    return max(_LEAST_SMOOTHING, _ROUNDING * float(jnp.finfo(dtype).eps))
 
 
 def extrapolate(history: History) -> DualPotentials:

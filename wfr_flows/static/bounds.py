@@ -11,8 +11,14 @@ from wfr_flows.static.diracs import Diracs, coupling_cost
 from wfr_flows.static.plans import SparsePlan, ratio
 from wfr_flows.typing import Array, ArrayLike, Bool, Float, Scalar
 
+# Numbers of one block of pairs.
 _BLOCK = 1 << 22
+# Rows and columns that get less of their weight than this are as good as missed.
 _LEAST_SHARE = 1e-12
+# A pair that costs this many times the penalty saves the share e^-30 of the mass at most.
+_DEAREST = 60.0
+# What a plan with prescribed marginals may miss of them, as a share of the mass.
+_MISSED = 1e-4
 
 
 class Penalised(NamedTuple):
@@ -29,6 +35,19 @@ class Penalised(NamedTuple):
     def cost(self, x: Float[Array, "n d"], y: Float[Array, "m d"]) -> tuple[Array, Bool[Array, "n m"]]:
         """``(c, reachable)`` between all pairs."""
         return transport_cost(squared_distance(x, y), self.curvature)
+
+    def worthwhile(self, cost: Array) -> Bool[Array, "*p"]:
+        """Pairs that a plan may use; the others would only stretch its range beyond what floats resolve."""
+        return cost * self.inverse_penalty < _DEAREST
+
+    def capped(self, potential: Array) -> Array:
+        """At most half of what the dearest worthwhile pair costs, which proves as much but for e^-30.
+
+        Pairs that are not worthwhile then ask nothing of either side. ``+inf`` stays.
+        """
+        k = self.inverse_penalty
+        most = jnp.where(k > 0, 0.5 * _DEAREST / jnp.where(k > 0, k, 1.0), jnp.inf)
+        return jnp.where(jnp.isposinf(potential), potential, jnp.minimum(potential, most))
 
 
 class DualPotentials(NamedTuple):
@@ -63,16 +82,25 @@ def plan_cost(plan: Float[Array, "n m"], source: Particles, target: Particles, a
     """What any plan proves: an upper bound on ``d²_WFR(source, target)``, the cost of its semi-coupling.
 
     ``γ⁰ = γ dμ/dγ₁`` travels into ``γ¹ = γ dν/dγ₂`` as Diracs do (`pair_cost`), and what the plan leaves
-    out dies or is born [LMS]. At ``alpha = inf`` the plan must have the marginals of the measures.
+    out dies or is born [LMS]. At ``alpha = inf`` a plan with other marginals than the measures costs ``inf``.
 
     Args:
       plan: ``[n, m]``, non-negative, for instance of another solver.
       source, target: the measures.
       alpha: length scale ``> 0``.
+
+    Raises:
+      ValueError: a plan of another shape.
     """
     n, m = plan.shape
+    sizes = source.log_weight.size, target.log_weight.size
+    if (n, m) != sizes:
+        raise ValueError(f"plan has shape {plan.shape}; give one entry per pair, {sizes}.")
     row, column = jnp.repeat(jnp.arange(n), m), jnp.tile(jnp.arange(m), n)
-    return coupling_cost(couple(SparsePlan(row, column, plan.ravel()), source, target, alpha), alpha)
+    cost = coupling_cost(couple(SparsePlan(row, column, plan.ravel()), source, target, alpha), alpha)
+    missed = jnp.sum(jnp.abs(plan.sum(axis=1) - source.weight))
+    missed += jnp.sum(jnp.abs(plan.sum(axis=0) - target.weight))
+    return jnp.where(jnp.isinf(alpha) & (missed > _MISSED * source.mass), jnp.inf, cost)
 
 
 def log_entropy(alpha: Scalar) -> Penalised:
@@ -99,10 +127,13 @@ def tighten(
     cost: Array,
     from_source: Bool[Array, "n m"],
     from_target: Bool[Array, "n m"],
+    problem: Penalised,
 ) -> DualPotentials:
     """c-transforms of a potential where the costs of all pairs are at hand, over pairs of one mask each."""
-    completed = jnp.min(jnp.where(from_source, cost - potential[:, None], jnp.inf), axis=0)
-    return DualPotentials(jnp.min(jnp.where(from_target, cost - completed, jnp.inf), axis=1), completed)
+    start = problem.capped(potential)[:, None]
+    completed = problem.capped(jnp.min(jnp.where(from_source, cost - start, jnp.inf), axis=0))
+    potential = jnp.min(jnp.where(from_target, cost - completed, jnp.inf), axis=1)
+    return DualPotentials(problem.capped(potential), completed)
 
 
 def half_transform(
@@ -110,13 +141,16 @@ def half_transform(
 ) -> Float[Array, " m"]:
     """``g(y) = min_x c(x, y) - f(x)`` over particles with weight; ``+inf`` at a point that none can reach.
 
+    Both sides capped, see `Penalised.capped`.
+
     In blocks of points: memory is linear in ``n + m``.
     """
+    start = problem.capped(potential)
 
     def block(some: Float[Array, "b d"]) -> Float[Array, " b"]:
         cost, reachable = problem.cost(some, measure.position)
         present = reachable & (measure.log_weight > -jnp.inf)
-        return jnp.min(jnp.where(present, cost - potential, jnp.inf), axis=1)
+        return problem.capped(jnp.min(jnp.where(present, cost - start, jnp.inf), axis=1))
 
     return in_blocks(block, points, potential.size)
 

@@ -40,7 +40,9 @@ def solve(
 
     def certify(potentials: DualPotentials, plan: Array, num_iterations: Array) -> StaticResult:
         sparse = heaviest(plan)
-        tight = tighten(potentials.source, scaled.cost, reachable & present[0], reachable & present[1])
+        from_source, from_target = (reachable & here for here in present)
+        in_units = problem._replace(inverse_penalty=scaled.inverse_penalty)
+        tight = tighten(potentials.source, scaled.cost, from_source, from_target, in_units)
         potentials = DualPotentials(*(unit * potential for potential in tight))
         sparse = sparse._replace(mass=mass * sparse.mass)
         return accept_rounding(assess(source, target, potentials, sparse, num_iterations), unit * mass)
@@ -104,7 +106,7 @@ def _scaled(
     mix with the transport, however much they differ.
     """
     cost, reachable = problem.cost(source.position, target.position)
-    legal = reachable & (source.weight > 0)[:, None] & (target.weight > 0)[None, :]
+    legal = reachable & problem.worthwhile(cost) & (source.weight > 0)[:, None] & (target.weight > 0)[None, :]
     mass = jnp.exp(0.5 * (jax.nn.logsumexp(source.log_weight) + jax.nn.logsumexp(target.log_weight)))
     share = jnp.where(legal, source.normalise().weight[:, None] * target.normalise().weight, 0.0)
     mean = ratio(jnp.sum(share * cost), jnp.sum(share))

@@ -28,6 +28,11 @@ class Diracs(NamedTuple):
     source_mass: Float[Array, " k"]
     target_mass: Float[Array, " k"]
 
+    def normalise(self) -> "Diracs":
+        """Both marginals at mass 1: an optimal semi-coupling becomes that of the normalised measures."""
+        total = self.source_mass.sum(), self.target_mass.sum()
+        return self._replace(source_mass=self.source_mass / total[0], target_mass=self.target_mass / total[1])
+
 
 class DiracState(NamedTuple):
     """Travelling Diracs at one time.
@@ -102,8 +107,10 @@ def dirac_to_measure(
     squared = squared_distance(source[None], target.position)[0]
     alpha, mass = jnp.asarray(alpha, squared.dtype), jnp.asarray(mass, squared.dtype)
     angle = jnp.minimum(0.25 * squared * inverse_alpha(alpha), REACH)
-    overlap = jnp.sum(target.weight * (1 - angle * sinc_squared(4 * angle)))
-    return 2 * alpha * (mass + target.mass - 2 * jnp.sqrt(mass * overlap))
+    # a₀ + |ν| - 2√(a₀I) = (√a₀ - √I)² + Σ w sin², without cancellation.
+    missed = jnp.sum(target.weight * angle * sinc_squared(4 * angle))
+    overlap = jnp.maximum(target.mass - missed, 0.0)
+    return 2 * alpha * ((jnp.sqrt(mass) - jnp.sqrt(overlap)) ** 2 + missed)
 
 
 def travel(diracs: Diracs, time: ArrayLike, alpha: ArrayLike) -> DiracState:
@@ -143,14 +150,34 @@ def wfr_geodesic(diracs: Diracs, time: ArrayLike, alpha: ArrayLike) -> Particles
 def spherical_geodesic(diracs: Diracs, time: ArrayLike, alpha: ArrayLike) -> Particles:
     """The spherical geodesic at time ``t``: the plain one at ``s(t)``, normalised to mass 1 [LM].
 
-    ``diracs`` is an optimal semi-coupling of two probability measures.
+    ``diracs`` is an optimal semi-coupling; its marginals are normalised here.
     """
+    diracs = diracs.normalise()
     return wfr_geodesic(diracs, spherical_time(time, cone_angle(diracs, alpha))[0], alpha).normalise()
 
 
+def spherical_travel(diracs: Diracs, time: ArrayLike, alpha: ArrayLike, angle: ArrayLike) -> DiracState:
+    """`travel` along the spherical geodesic: ``x(s(t))`` and ``m(s(t))/M(s(t))``, rates in its own time.
+
+    ``M(s) = 1 - 4s(1-s) sin²(Θ/2)`` is the mass of the plain geodesic [LM].
+
+    Args:
+      diracs: some or all of an optimal semi-coupling of two probability measures (see `Diracs.normalise`).
+      time: ``t`` in [0, 1].
+      alpha: length scale.
+      angle: ``Θ`` of the whole semi-coupling, from `cone_angle`.
+    """
+    plain, rate = spherical_time(time, angle)
+    bend = 4 * jnp.sin(angle / 2) ** 2
+    total = 1 - plain * (1 - plain) * bend
+    state = travel(diracs, plain, alpha)
+    growth = rate * (state.growth + (1 - 2 * plain) * bend / total)
+    return DiracState(state.position, state.mass / total, rate * state.velocity, growth)
+
+
 def cone_angle(diracs: Diracs, alpha: ArrayLike) -> Scalar:
-    """``Θ = arccos(1 - d²_WFR/(4alpha))`` in [0, π/2], from a semi-coupling of probability measures."""
-    value = coupling_cost(diracs, alpha)
+    """``Θ = arccos(1 - d²_WFR/(4alpha))`` in [0, π/2], between the marginals at mass 1."""
+    value = coupling_cost(diracs.normalise(), alpha)
     return 2 * jnp.arcsin(jnp.sqrt(jnp.clip(value * inverse_alpha(alpha) / 8, 0.0, 0.5)))
 
 

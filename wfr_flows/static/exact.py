@@ -1,6 +1,8 @@
 """Exact values without iteration: Wasserstein on the line, Gaussian-Hellinger between Gaussians."""
 
 import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
 
 from wfr_flows.measures import Particles
 from wfr_flows.numerics import inverse_alpha
@@ -60,8 +62,13 @@ def gaussian_hellinger_gaussians(
       source_covariance, target_covariance: ``[d, d]``, positive definite.
       source_mass, target_mass: positive.
       alpha: length scale, positive and finite.
+
+    Raises:
+      ValueError: a concrete ``alpha`` that is not.
     """
     inverse_alpha(alpha)
+    if not isinstance(alpha, Tracer) and np.isinf(alpha):
+        raise ValueError("alpha is inf; give a finite number.")
     penalty, identity = 2 * jnp.asarray(alpha), jnp.eye(source_mean.shape[0])
     first = identity + penalty * jnp.linalg.inv(source_covariance)
     second = identity + penalty * jnp.linalg.inv(target_covariance)

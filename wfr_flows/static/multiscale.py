@@ -160,7 +160,7 @@ def _smoothed(task: _Task, state: _Round) -> _Round:
         start = extrapolate(history)
         potentials, num_steps = settle(scaled, state.pairs, start, smoothing, _MOST_STEPS)
         history, most = (*history[1:], potentials), jnp.maximum(most, num_steps)
-    ends = (most >= _MOST_STEPS) | (smoothing <= least_smoothing(task.tolerance))
+    ends = (most >= _MOST_STEPS) | (smoothing <= least_smoothing(task.tolerance, smoothing.dtype))
     state = state._replace(history=history, accuracy=smoothing, stuck=ends)
     plan = smoothed_plan(scaled, state.pairs, history[-1], smoothing)
     return _look(task, state, potentials.target, plan, state.result.num_iterations)
@@ -234,7 +234,7 @@ def _restrict(task: _Task, pairs: ListedPairs) -> Problem:
     row, column = pairs.row, pairs.column
     squared = jnp.sum((source.position[row] - target.position[column]) ** 2, axis=-1)
     cost, reachable = transport_cost(squared, problem.curvature)
-    legal = reachable & (source.weight > 0)[row] & (target.weight > 0)[column]
+    legal = reachable & problem.worthwhile(cost) & (source.weight > 0)[row] & (target.weight > 0)[column]
     legal &= ~listed_twice(pairs.by_row, pairs.by_column)
     rows, columns = pairs.sums(legal.astype(cost.dtype))
     return between(

@@ -2,6 +2,8 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
 
 from wfr_flows.measures import Particles
 from wfr_flows.numerics import REACH, inverse_alpha, saturate, sinc_squared, squared_distance
@@ -37,12 +39,17 @@ def potential(
 
     Args:
       result, source, alpha: of `wfr`.
-      time: in (0, 1].
+      time: in (0, 1]; at 0 the potential is known on the source alone, see `end_potentials`.
       points: ``[k, d]``.
 
     Returns:
       ``[k]``, differentiable in the points almost everywhere; memory is linear in ``n + k``.
+
+    Raises:
+      ValueError: a concrete ``time`` outside (0, 1].
     """
+    if not isinstance(time, Tracer) and not np.all((np.asarray(time) > 0) & (np.asarray(time) <= 1)):
+        raise ValueError(f"time is {time}; give a number in (0, 1], or use end_potentials for 0.")
     start = jax.lax.stop_gradient(end_potentials(result, alpha)[0])
     time = jnp.asarray(time, points.dtype)
     k = inverse_alpha(alpha).astype(points.dtype)

@@ -17,13 +17,16 @@ class StaticResult(NamedTuple):
 
     Attributes:
       value: upper bound on d², the cost of an explicit semi-coupling; differentiable with respect to
-        positions, log-weights and alpha by the envelope theorem, at the cost of a sum over the plan.
-      lower_bound: value of feasible dual potentials; the true d² lies in ``[lower_bound, value]``.
+        positions, log-weights and alpha by the envelope theorem, at the cost of a sum over the plan. To first
+        order only, and the other fields have derivative zero.
+      lower_bound: value of feasible dual potentials; up to rounding the true d² lies in
+        ``[lower_bound, value]``.
       gap: ``value - lower_bound``.
       potentials: the feasible dual potentials behind ``lower_bound`` (plain WFR between the measures, or
         between their normalisations for the spherical distance).
       plan: the transport plan behind ``value``, as a list of pairs.
-      num_iterations: Newton steps; 0 where smoothed transport alone closed the gap.
+      num_iterations: Newton steps, those between cells of a large problem included; 0 where smoothed
+        transport alone closed the gap.
       converged: whether ``gap <= tolerance · value``.
     """
 

@@ -1,4 +1,4 @@
-"""The certified static distances: log-entropy transport solved by an interior-point method."""
+"""The certified static distances: log-entropy transport, annealed, then by an interior-point method."""
 
 from collections.abc import Callable
 from functools import partial
@@ -67,7 +67,11 @@ def wfr(
     soon, a primal-dual interior-point method goes on from there, in 5 to 20 Newton steps whatever the
     weights, the masses and alpha. Beyond 2²³ pairs both keep to pairs that a search selects, in memory linear
     in ``n + m``. The bounds are those of the semi-coupling of a sparse plan and of c-transformed potentials,
-    computed afresh: they hold whether or not the iteration converged.
+    computed afresh: they hold, up to rounding, whether or not the iteration converged.
+
+    Meant to be called inside `jax.jit`; outside it is traced anew at every call. On the line a concrete
+    ``alpha = inf`` (not a traced one) is solved by sorting. Devices that share the particles share the work
+    where all pairs are used. First derivatives alone are right: the plan counts as fixed in them.
 
     Args:
       source, target: `Particles`, ``[n, d]`` and ``[m, d]``; zero weights are legal.
@@ -79,7 +83,8 @@ def wfr(
       A `StaticResult`.
 
     Raises:
-      ValueError: dimensions that differ, an ``alpha`` or ``tolerance`` that is not positive.
+      ValueError: dimensions that differ, an ``alpha`` or ``tolerance`` that is not positive; outside of
+        transformations also entries that are not finite, and measures without mass.
     """
     return _certified(_CONE, source, target, alpha, tolerance, max_iterations)
 
@@ -107,7 +112,7 @@ def spherical_wfr(
     value = spherical_from_plain(plain.value, alpha)
     lower = spherical_from_plain(plain.lower_bound, alpha)
     gap = jax.lax.stop_gradient(value) - lower
-    converged = plain.converged | (gap <= tolerance * value)
+    converged = (plain.converged | (gap <= tolerance * value)) & jnp.isfinite(value)
     return plain._replace(value=value, lower_bound=lower, gap=gap, converged=converged)
 
 
@@ -146,10 +151,11 @@ def semi_coupling(result: StaticResult, source: Particles, target: Particles, al
 
     Args:
       result, source, target, alpha: as given to and returned by `wfr`; for `spherical_wfr` pass the
-        normalised measures.
+        normalised measures, between which its plan is.
 
     Returns:
-      `Diracs`, ``10(n + m)`` of them at most; entries without mass pad it.
+      `Diracs`, ``10(n + m)`` of them where all pairs are used and ``34(n + m)`` beyond; entries without mass
+      pad it.
     """
     return couple(result.plan, source, target, alpha)
 
@@ -171,7 +177,7 @@ def unmatched(result: StaticResult, source: Particles, target: Particles) -> tup
     return dies, born
 
 
-def _check(source: Particles, target: Particles, tolerance: float) -> None:
+def _check(source: Particles, target: Particles, alpha: ArrayLike, tolerance: float) -> None:
     for name, measure in (("source", source), ("target", target)):
         shape = measure.position.shape
         if len(shape) != 2 or 0 in shape:
@@ -179,11 +185,21 @@ def _check(source: Particles, target: Particles, tolerance: float) -> None:
         given = measure.log_weight.shape
         if given != shape[:1]:
             raise ValueError(f"{name} has log-weights of shape {given}; give one per point, {shape[:1]}.")
+        if any(isinstance(leaf, Tracer) for leaf in measure):
+            continue
+        if not np.isfinite(measure.position).all() or not np.less(measure.log_weight, np.inf).all():
+            raise ValueError(f"{name} has entries that are NaN or infinite; remove or repair them.")
+        if not np.isfinite(measure.log_weight).any():
+            raise ValueError(f"{name} has no mass; give at least one particle of positive weight.")
     if source.position.shape[1] != target.position.shape[1]:
         raise ValueError(
             f"source has dimension {source.position.shape[1]} and target {target.position.shape[1]};"
             " give both in the same space."
         )
+    if isinstance(tolerance, Tracer):
+        raise ValueError("tolerance is traced; give a Python number, as a static argument.")
+    if np.ndim(alpha) > 0:
+        raise ValueError(f"alpha has shape {np.shape(alpha)}; give one number, and `jax.vmap` over several.")
     if not tolerance > 0:
         raise ValueError(f"tolerance is {tolerance}; give a positive relative gap.")
 
@@ -196,9 +212,11 @@ def _certified(
     At the optimum the derivatives in positions and alpha are those of what the fixed plan costs, and those in
     the weights are the saturated potentials.
     """
-    _check(source, target, tolerance)
+    _check(source, target, alpha, tolerance)
     prescribed = not isinstance(alpha, Tracer) and bool(np.all(np.isinf(alpha)))
-    alpha = jnp.asarray(alpha, jnp.result_type(source.position, target.position))
+    dtype = jnp.result_type(*source, *target)
+    dtype = dtype if jnp.issubdtype(dtype, jnp.floating) else jnp.result_type(float)
+    source, target, alpha = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), (source, target, alpha))
     fixed_source, fixed_target, fixed_alpha = jax.lax.stop_gradient((source, target, alpha))
     problem = kind.problem(fixed_alpha)
     k = problem.inverse_penalty
@@ -235,7 +253,9 @@ def _certified(
     unbalanced = (k == 0) & ~jnp.isclose(fixed_source.mass, fixed_target.mass, rtol=_MASS_TOLERANCE)
     value = jnp.where(unbalanced, jnp.inf, result.value + change)
     gap = jnp.where(unbalanced, jnp.inf, result.gap)
-    return result._replace(value=value, gap=gap, converged=result.converged & ~unbalanced)
+    # A traced alpha below 0, say, ends in NaN.
+    proven = result.converged & ~unbalanced & jnp.isfinite(value) & jnp.isfinite(result.lower_bound)
+    return result._replace(value=value, gap=gap, converged=proven)
 
 
 def _cheapest(
