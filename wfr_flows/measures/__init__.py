@@ -1,14 +1,25 @@
 """What flows act on: weighted particles, exact distributions, named examples, file readers."""
 
-from wfr_flows.measures.builtin import BUILTIN, eight_gaussians, gaussian_mixture_1d, moons
+from wfr_flows.measures.builtin import BUILTIN, gaussian_mixture_1d
 from wfr_flows.measures.distributions import Distribution, empirical, gaussian, mixture, standard_normal
 from wfr_flows.measures.particles import Particles, particles, resample
-from wfr_flows.measures.readers import read_particles
+from wfr_flows.measures.readers import read_particles, read_with_column
+from wfr_flows.measures.toys import (
+    checkerboard,
+    circles,
+    eight_gaussians,
+    moons,
+    pinwheel,
+    swissroll,
+    two_spirals,
+)
 
 __all__ = [
     "BUILTIN",
     "Distribution",
     "Particles",
+    "checkerboard",
+    "circles",
     "eight_gaussians",
     "empirical",
     "gaussian",
@@ -16,7 +27,11 @@ __all__ = [
     "mixture",
     "moons",
     "particles",
+    "pinwheel",
     "read_particles",
+    "read_with_column",
     "resample",
     "standard_normal",
+    "swissroll",
+    "two_spirals",
 ]

@@ -33,6 +33,36 @@ def read_particles(path: str | Path, *, weight: str | None = None) -> Particles:
       ValueError: a file that is missing, empty, truncated, not of these kinds, or not a measure. The
         message names the file and the remedy.
     """
+    return _read(path, weight, None)[0]
+
+
+def read_with_column(
+    path: str | Path, column: str, *, weight: str | None = None
+) -> tuple[Particles, np.ndarray]:
+    """Read weighted samples and one more number for each, as `read_particles` does.
+
+    Args:
+      path: a CSV or NPZ file.
+      column: name of the CSV column or NPZ array ``[n]`` of these numbers; it is no coordinate.
+      weight: as in `read_particles`.
+
+    Returns:
+      `Particles` and the numbers ``[n]`` in float64, as they stand in the file.
+
+    Raises:
+      ValueError: as `read_particles`, and where the file has no such numbers.
+    """
+    measure, values = _read(path, weight, column)
+    assert values is not None
+    if values.dtype.kind not in "fiu" or values.shape != measure.log_weight.shape:
+        raise ValueError(
+            f"{path}: '{column}' has dtype {values.dtype} and shape {values.shape}; give one real number"
+            f" per point: {measure.log_weight.shape}."
+        )
+    return measure, values.astype(np.float64)
+
+
+def _read(path: str | Path, weight: str | None, column: str | None) -> tuple[Particles, np.ndarray | None]:
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"{path} is not a file; give a CSV, NPY or NPZ file.")
@@ -41,33 +71,35 @@ def read_particles(path: str | Path, *, weight: str | None = None) -> Particles:
     readers = {".csv": _read_csv, ".tsv": _read_csv, ".txt": _read_csv, ".npy": _read_npy, ".npz": _read_npz}
     if path.suffix.lower() not in readers:
         raise ValueError(f"{path} has the ending '{path.suffix}'; give a .csv, .npy or .npz file.")
-    position, name, values = readers[path.suffix.lower()](path, weight)
+    position, name, values, extra = readers[path.suffix.lower()](path, weight, column)
     if values is None or not name.startswith("log_"):
-        return particles(position, values, name=str(path))
+        return particles(position, values, name=str(path)), extra
     if values.dtype.kind not in "fiu":
         raise ValueError(f"{path}: the weights '{name}' have dtype {values.dtype}; give real numbers.")
     values = values.astype(float)
     shift = max(values[np.isfinite(values)], default=0.0)
     measure = particles(position, np.exp(values - shift), name=str(path))
-    return measure._replace(log_weight=measure.log_weight + shift)
+    return measure._replace(log_weight=measure.log_weight + shift), extra
 
 
-def _read_npy(path: Path, weight: str | None):
-    if weight is not None:
-        raise ValueError(f"{path} holds one array, so it has no weights '{weight}'; use CSV or NPZ.")
-    return _load(path), "", None
+def _read_npy(path: Path, weight: str | None, column: str | None):
+    if weight is not None or column is not None:
+        wanted = f"weights '{weight}'" if weight is not None else f"'{column}'"
+        raise ValueError(f"{path} holds one array, so it has no {wanted}; use CSV or NPZ.")
+    return _load(path), "", None, None
 
 
-def _read_npz(path: Path, weight: str | None):
+def _read_npz(path: Path, weight: str | None, column: str | None):
     arrays = _load(path)
     if isinstance(arrays, np.ndarray):
         raise ValueError(f"{path} is an NPY array with the ending .npz; rename it to .npy.")
     name = _weight_name(path, list(arrays), weight)
-    rest = [key for key in arrays if key not in WEIGHT_NAMES and key != name]
+    _check_column(path, list(arrays), column, name)
+    rest = [key for key in arrays if key not in (*WEIGHT_NAMES, name, column)]
     named = [key for key in POSITION_NAMES if key in rest] or (rest if len(rest) == 1 else [])
     if not named:
         raise ValueError(f"{path} holds arrays {sorted(arrays)}; name the points 'position'.")
-    return arrays[named[0]], name, arrays[name] if name else None
+    return arrays[named[0]], name, arrays[name] if name else None, arrays[column] if column else None
 
 
 def _load(path: Path) -> np.ndarray | dict[str, np.ndarray]:
@@ -78,7 +110,7 @@ def _load(path: Path) -> np.ndarray | dict[str, np.ndarray]:
         raise ValueError(f"{path} is truncated or no NumPy file ({error}); write it again.") from error
 
 
-def _read_csv(path: Path, weight: str | None):
+def _read_csv(path: Path, weight: str | None, column: str | None):
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
@@ -106,10 +138,10 @@ def _read_csv(path: Path, weight: str | None):
             raise ValueError(f"{path}, row {line}: '{wrong}' is no number; repair or remove the row.")
     table = np.array(list(itertools.chain.from_iterable(rows)), dtype=float).reshape(len(rows), width)
     name = _weight_name(path, header, weight)
-    if not name:
-        return table, "", None
-    column = header.index(name)
-    return np.delete(table, column, axis=1), name, table[:, column]
+    _check_column(path, header, column, name)
+    taken = [header.index(key) for key in (name, column) if key]
+    values, extra = (table[:, header.index(key)] if key else None for key in (name, column))
+    return np.delete(table, taken, axis=1), name, values, extra
 
 
 def _weight_name(path: Path, names: list[str], wanted: str | None) -> str:
@@ -121,6 +153,17 @@ def _weight_name(path: Path, names: list[str], wanted: str | None) -> str:
     if wanted is None and len(found) > 1:
         raise ValueError(f"{path} has several weights, {found}; keep one of them.")
     return wanted or (found[0] if found else "")
+
+
+def _check_column(path: Path, names: list[str], column: str | None, weight: str) -> None:
+    if column is None:
+        return
+    if column not in names:
+        raise ValueError(f"{path} has no '{column}'; it has {names or 'no header'}.")
+    if names.count(column) > 1:
+        raise ValueError(f"{path} has '{column}' twice; keep one of them.")
+    if column == weight:
+        raise ValueError(f"{path}: '{column}' cannot be the weights as well; name another column.")
 
 
 def _is_number(cell: str) -> bool:

@@ -1,5 +1,15 @@
-"""How good a result is: optimality of learned geodesics."""
+"""How good a result is: distances between samples and densities, optimality of learned geodesics."""
 
+from wfr_flows.metrics.densities import kernel_density, symmetric_kl
 from wfr_flows.metrics.optimality import momentum_variation, straightness
+from wfr_flows.metrics.samples import energy_distance, mmd, sliced_wasserstein
 
-__all__ = ["momentum_variation", "straightness"]
+__all__ = [
+    "energy_distance",
+    "kernel_density",
+    "mmd",
+    "momentum_variation",
+    "sliced_wasserstein",
+    "straightness",
+    "symmetric_kl",
+]

@@ -1,0 +1,243 @@
+"""Distances between weighted samples: closed forms, SciPy and POT, what weights mean, derivatives."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.stats
+from helpers import directional_difference, numerical_gradient, random_like, single_precision
+
+from wfr_flows.measures import Particles, particles
+from wfr_flows.metrics import energy_distance, mmd, samples, sliced_wasserstein
+from wfr_flows.static import bounds
+
+KEY = jax.random.key(3)
+REPEATABLE = {
+    "energy": energy_distance,
+    "mmd-diagonal": partial(mmd, scale=1.3, unbiased=False),
+    "sliced": partial(sliced_wasserstein, KEY, num_projections=16),
+}
+"""A weight of 2 is two particles."""
+DISTANCES = REPEATABLE | {"energy-unbiased": partial(energy_distance, unbiased=True), "mmd": mmd}
+
+every = pytest.mark.parametrize("distance", [jax.jit(f) for f in DISTANCES.values()], ids=list(DISTANCES))
+repeatable = pytest.mark.parametrize(
+    "distance", [jax.jit(f) for f in REPEATABLE.values()], ids=list(REPEATABLE)
+)
+
+
+def _clouds(n=9, m=7, dim=2):
+    random = np.random.default_rng(0)
+    a = particles(random.normal(size=(n, dim)), random.uniform(0.2, 2.0, n))
+    return a, particles(random.normal(size=(m, dim)) + 0.5, random.uniform(0.2, 2.0, m))
+
+
+def _assert_unbiased(distance, draw, expected, repeats=400):
+    """The mean over independent samples lies within four standard errors of the distance of the laws."""
+    values = jax.jit(jax.vmap(lambda key: distance(*draw(key))))(jax.random.split(KEY, repeats))
+    error = np.std(values) / np.sqrt(repeats)
+    assert abs(np.mean(values) - expected) < 4 * error
+    assert error < 0.05 * expected
+
+
+def _draw_gaussians(key, dim, shift, scale):
+    """Samples of ``N(0, I)`` and ``N(shift, scale² I)`` with weights that know nothing of positions."""
+    first, second = jax.random.split(key)
+    log_weights = (jnp.linspace(-1.0, 1.0, 40), jnp.linspace(-0.5, 0.5, 30))
+    a = Particles(jax.random.normal(first, (40, dim)), log_weights[0])
+    return a, Particles(shift + scale * jax.random.normal(second, (30, dim)), log_weights[1])
+
+
+def test_energy_distance_of_gaussians_on_the_line():
+    shift, scale = 1.5, 0.5
+
+    def mean_distance(delta, deviation):
+        return deviation * np.sqrt(2 / np.pi) * np.exp(-0.5 * (delta / deviation) ** 2) + delta * (
+            1 - 2 * scipy.stats.norm.cdf(-delta / deviation)
+        )
+
+    expected = 2 * mean_distance(shift, np.sqrt(1 + scale**2))
+    expected -= mean_distance(0.0, np.sqrt(2)) + mean_distance(0.0, np.sqrt(2) * scale)
+    draw = partial(_draw_gaussians, dim=1, shift=shift, scale=scale)
+    _assert_unbiased(DISTANCES["energy-unbiased"], draw, expected)
+
+
+def test_mmd_of_gaussians():
+    dim, shift, scale, length = 3, 0.7, 1.5, 2.0
+
+    def mean_kernel(squared, variance):
+        widened = length**2 + 2 * variance
+        return (length**2 / widened) ** (dim / 2) * np.exp(-squared / widened)
+
+    expected = mean_kernel(0.0, 2.0) + mean_kernel(0.0, 2 * scale**2)
+    expected -= 2 * mean_kernel(dim * shift**2, 1 + scale**2)
+    draw = partial(_draw_gaussians, dim=dim, shift=shift, scale=scale)
+    _assert_unbiased(partial(mmd, scale=length), draw, expected)
+
+
+@pytest.mark.parametrize("dim", [1, 2, 10])
+def test_sliced_wasserstein_of_a_translate(dim):
+    a, _ = _clouds(dim=dim)
+    shift = np.linspace(1.0, 2.0, dim)
+    squared, num = shift @ shift, 400
+    value = sliced_wasserstein(KEY, a, a._replace(position=a.position + shift), num_projections=num)
+    # (θ·s)² has mean |s|²/d and second moment 3|s|⁴/(d(d+2)).
+    deviation = squared * np.sqrt(max(3 / (dim * (dim + 2)) - 1 / dim**2, 0.0))
+    np.testing.assert_allclose(value, squared / dim, rtol=1e-6, atol=4 * deviation / np.sqrt(num))
+
+
+def test_energy_distance_equals_scipy():
+    a, b = _clouds(dim=1)
+    expected = scipy.stats.energy_distance(a.position[:, 0], b.position[:, 0], a.weight, b.weight)
+    np.testing.assert_allclose(energy_distance(a, b), expected**2, rtol=1e-12)
+
+
+@pytest.mark.parametrize(("n", "m"), [(9, 7), (1, 5), (8, 8)])
+@pytest.mark.parametrize("dim", [1, 3])
+def test_sliced_wasserstein_equals_pot(n, m, dim):
+    ot = pytest.importorskip("ot")
+    a, b = _clouds(n, m, dim)
+    a, b = a.normalise(), b.normalise()
+    directions = samples._directions(KEY, 16, dim)
+    np.testing.assert_allclose(np.linalg.norm(directions, axis=1), 1.0, rtol=1e-6)
+    expected = ot.sliced_wasserstein_distance(
+        *(np.asarray(x) for x in (a.position, b.position, a.weight, b.weight)),
+        projections=np.asarray(directions, float).T,
+    )
+    np.testing.assert_allclose(DISTANCES["sliced"](a, b), expected**2, rtol=1e-10)
+
+
+def test_mmd_equals_sums_over_pairs():
+    a, b = (measure._replace(log_weight=jnp.zeros(measure.log_weight.size)) for measure in _clouds())
+
+    def kernels(x, y):
+        return np.exp(-(np.asarray(x.position[:, None] - y.position) ** 2).sum(axis=-1))
+
+    within = sum((k.sum() - np.trace(k)) / (len(k) * (len(k) - 1)) for k in (kernels(a, a), kernels(b, b)))
+    np.testing.assert_allclose(mmd(a, b), within - 2 * kernels(a, b).mean(), rtol=1e-12)
+
+
+@repeatable
+def test_a_weight_means_repetition(distance):
+    a, b = _clouds()
+    count = np.array([1, 3, 2, 1, 4, 1, 1, 2, 5])
+    weighted = a._replace(log_weight=jnp.log(count))
+    repeated = particles(np.repeat(a.position, count, axis=0))
+    np.testing.assert_allclose(distance(weighted, b), distance(repeated, b), rtol=1e-11)
+
+
+@repeatable
+def test_equal_measures_are_at_distance_zero_and_others_are_not(distance):
+    a, b = _clouds()
+    order = np.random.default_rng(1).permutation(9)
+    np.testing.assert_allclose(distance(a, Particles(a.position[order], a.log_weight[order])), 0, atol=1e-14)
+    assert distance(a, b) > 0.01
+
+
+@every
+def test_order_of_particles_order_of_measures_and_mass_do_not_count(distance):
+    a, b = _clouds()
+    order = np.random.default_rng(1).permutation(9)
+    shuffled = Particles(a.position[order], a.log_weight[order] + 5.0)
+    np.testing.assert_allclose(distance(shuffled, b), distance(a, b), rtol=1e-11)
+    np.testing.assert_allclose(distance(b, a), distance(a, b), rtol=1e-11)
+
+
+@every
+def test_particles_of_weight_zero_do_not_count(distance):
+    a, b = _clouds()
+    ghosts = jnp.array([[1e8, 1e8], [-1e8, 0.0], [jnp.nan, 0.0]])
+    haunted = Particles(
+        jnp.concatenate([a.position, ghosts]), jnp.concatenate([a.log_weight, jnp.full(3, -jnp.inf)])
+    )
+    derivative = jax.jit(jax.value_and_grad(distance))
+    (value, gradient), (alone, gradient_alone) = derivative(haunted, b), derivative(a, b)
+    np.testing.assert_allclose(value, alone, rtol=1e-11)
+    np.testing.assert_allclose(gradient.position[:9], gradient_alone.position, rtol=1e-9, atol=1e-12)
+    np.testing.assert_array_equal(gradient.position[9:], 0)
+    assert np.isfinite(gradient.log_weight).all()
+
+
+@every
+def test_derivatives_equal_differences(distance):
+    a, b = _clouds(5, 4)
+    gradients = jax.jit(jax.grad(distance, argnums=(0, 1)))(a, b)
+    for gradient, measure, value in (
+        (gradients[0], a, lambda moved: distance(moved, b)),
+        (gradients[1], b, lambda moved: distance(a, moved)),
+    ):
+        for name in measure._fields:
+            expected = numerical_gradient(
+                lambda x, name=name, m=measure, f=value: f(m._replace(**{name: x})), getattr(measure, name)
+            )
+            np.testing.assert_allclose(getattr(gradient, name), expected, rtol=1e-6, atol=1e-9)
+
+
+@every
+def test_second_derivatives_equal_differences(distance):
+    a, b = _clouds(5, 4)
+    direction = random_like(KEY, a)
+    gradient = jax.jit(jax.grad(distance))
+    forward = jax.jit(lambda a: jax.jvp(lambda a: gradient(a, b), (a,), (direction,))[1])(a)
+    expected = directional_difference(lambda a: gradient(a, b), a, direction)
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-8), forward, expected)
+
+
+@every
+def test_derivatives_are_finite_where_points_coincide_and_in_single_precision(distance):
+    a, b = _clouds()
+    pair = single_precision((a, b))
+    derivative = jax.jit(jax.value_and_grad(distance, argnums=(0, 1)))
+    value, gradient = derivative(*pair)
+    assert {leaf.dtype for leaf in jax.tree.leaves((value, gradient))} == {jnp.dtype("float32")}
+    np.testing.assert_allclose(value, distance(a, b), rtol=2e-5)
+    same = pair[0]._replace(position=jnp.zeros((9, 2), jnp.float32))
+    value, gradient = derivative(
+        same, same._replace(position=same.position[:7], log_weight=pair[1].log_weight)
+    )
+    np.testing.assert_allclose(value, 0, atol=1e-6)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
+
+
+@every
+def test_blocks_change_nothing(distance, monkeypatch):
+    a, b = _clouds()
+    distance = distance.__wrapped__
+    whole = jax.jit(jax.value_and_grad(distance))(a, b)
+    # Three points at a time, and four directions.
+    monkeypatch.setattr(samples, "_NUMBERS_PER_PAIR", 1)
+    monkeypatch.setattr(bounds, "_BLOCK", 3 * 9)
+    monkeypatch.setattr(samples, "_AT_ONCE", 5 * 16)
+    blocks = jax.jit(jax.value_and_grad(partial(distance)))(a, b)
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-11, atol=1e-13), blocks, whole)
+
+
+@every
+def test_memory_of_the_gradient_is_linear(distance):
+    size = 50_000
+    shapes = Particles(
+        jax.ShapeDtypeStruct((size, 2), jnp.float32), jax.ShapeDtypeStruct((size,), jnp.float32)
+    )
+    used = jax.jit(jax.grad(distance)).lower(shapes, shapes).compile().memory_analysis().temp_size_in_bytes
+    # All pairs would take 10 GB.
+    assert used < 1e8
+
+
+@every
+def test_two_dimensions_are_refused(distance):
+    a, b = _clouds(dim=2)[0], _clouds(dim=3)[1]
+    with pytest.raises(ValueError, match="dimension"):
+        distance(a, b)
+
+
+def test_no_projection_is_refused():
+    with pytest.raises(ValueError, match="num_projections"):
+        sliced_wasserstein(KEY, *_clouds(), num_projections=0)
+
+
+def test_an_unbiased_value_needs_two_particles():
+    one, b = _clouds(n=1)
+    values = jax.jit(lambda a, b: (mmd(a, b), energy_distance(a, b, unbiased=True), energy_distance(a, b)))
+    np.testing.assert_array_equal(np.isnan(values(one, b)), [True, True, False])
