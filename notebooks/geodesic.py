@@ -31,7 +31,6 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-import optax
 from matplotlib.figure import Figure
 
 from wfr_flows import Geometry, geodesics, measures, plotting, potentials, static, training
@@ -128,15 +127,10 @@ for time in (0.25, 0.5, 0.75):
 # %%
 potential = potentials.resnet(1, width=32)
 geometry = Geometry(ALPHA)
-
-
-def adam(num_steps: int) -> optax.GradientTransformation:
-    schedule = optax.cosine_decay_schedule(1e-2, num_steps)
-    return optax.chain(optax.clip_by_global_norm(10.0), optax.adam(schedule))
-
-
 match = geodesics.matching(potential, geometry, diracs)
-matching = training.gradient_method(lambda params, key, batch: (match(params, key), ()), adam(MATCHING_STEPS))
+matching = training.gradient_method(
+    lambda params, key, batch: (match(params, key), ()), geodesics.cosine_adam(MATCHING_STEPS)
+)
 matched = training.run(
     matching,
     next(keys),
@@ -156,14 +150,14 @@ matched = training.run(
 # geodesic. Both ends are drawn afresh at each step.
 
 # %%
-objective = geodesics.objective(
-    potential, geometry, target_law.log_density, action_weight=0.005, velocity_weight=0.05
+refinement = geodesics.uot_gen(
+    potential,
+    geometry,
+    target_law.log_density,
+    geodesics.cosine_adam(REFINEMENT_STEPS),
+    action_weight=0.005,
+    velocity_weight=0.05,
 )
-
-
-def loss(params, key, batch):
-    terms = objective(params, *batch)
-    return terms.total, terms
 
 
 def draw(key):
@@ -176,7 +170,6 @@ def print_terms(chunk: training.Chunk) -> None:
     print(f"step {chunk.step:4d}  cross-entropy {terms.cross_entropy:.4f}  action {terms.action:.4f}")
 
 
-refinement = training.gradient_method(loss, adam(REFINEMENT_STEPS))
 params = training.run(
     refinement,
     next(keys),
@@ -193,6 +186,9 @@ params = training.run(
 
 
 # %%
+objective = geodesics.objective(potential, geometry, target_law.log_density)
+
+
 @jax.jit
 def quality(params, key):
     """KL divergence of the generated law from the source, and the action of the flow."""

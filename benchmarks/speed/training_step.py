@@ -9,7 +9,7 @@ import jax
 import optax
 
 from benchmarks.common import measure, parser, report, rounded
-from wfr_flows import Geometry, geodesics, measures, potentials, training
+from wfr_flows import Geometry, geodesics, measures, potentials
 
 QUOTED_SECONDS = 0.95
 QUOTED_SOURCE = "public PyTorch code on a 2-core machine, wall seconds per step (quoted, not measured here)"
@@ -27,15 +27,13 @@ def main() -> None:
 
     source, target = measures.gaussian_mixture_1d(), measures.standard_normal(1)
     potential = potentials.resnet(1, width=options.width)
-    evaluate = geodesics.objective(
-        potential, Geometry(options.alpha), target.log_density, num_steps=options.num_steps
+    method = geodesics.uot_gen(
+        potential,
+        Geometry(options.alpha),
+        target.log_density,
+        optax.adam(1e-2),
+        num_steps=options.num_steps,
     )
-
-    def loss(params, key, ends):
-        terms = evaluate(params, *ends)
-        return terms.total, terms
-
-    method = training.gradient_method(loss, optax.adam(1e-2))
     key, init_key, source_key, target_key = jax.random.split(jax.random.key(0), 4)
     ends = source.sample(source_key, batch), target.sample(target_key, batch)
     with report("speed/training_step", options) as emit:

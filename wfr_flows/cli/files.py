@@ -1,9 +1,11 @@
 """Reading the ends of a job and writing its results."""
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+
+import numpy as np
 
 from wfr_flows.cli.options import InputError
 from wfr_flows.measures import Particles, read_particles
@@ -39,11 +41,59 @@ def check_dimensions(source: int, target: int) -> None:
         raise InputError(f"the source has {source} coordinates and the target {target}; give both the same.")
 
 
+def check_new_file(path: Path, option: str, endings: Sequence[str]) -> None:
+    """Refuse a file that could not be written, or would replace something, before anything is computed."""
+    if path.suffix.lower() not in endings:
+        kinds = f"{', '.join(endings[:-1])} or {endings[-1]}"
+        raise InputError(f"{option} {path} has the ending '{path.suffix}'; give a {kinds} file.")
+    with told_in_one_sentence():
+        if not path.parent.is_dir():
+            raise InputError(f"{option} {path} lies in no existing directory; make {path.parent} first.")
+        if path.exists():
+            raise InputError(f"{option} {path} exists; remove it or give another name.")
+
+
+@contextmanager
+def writing(path: Path, option: str) -> Iterator[None]:
+    """What keeps the body from writing a file is told in one sentence."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(
+            f"{option} {path} cannot be written ({error.strerror}); give another name."
+        ) from error
+
+
 def write_atomically(path: Path, content: bytes) -> None:
     """Replace a file in one step: a reader or a killed process never sees half of it."""
     partial = path.with_name(path.name + ".partial")
     partial.write_bytes(content)
     partial.replace(path)
+
+
+def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write named arrays as NPZ."""
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=False, **arrays)
+    write_atomically(path, buffer.getvalue())
+
+
+def write_points(path: Path, position: np.ndarray, **columns: np.ndarray) -> None:
+    """Write points, and columns of one number a point: CSV with the header ``x1..xd``, NPZ, NPY."""
+    kind = path.suffix.lower()
+    if kind == ".npz":
+        write_arrays(path, {"position": position, **columns})
+        return
+    buffer = io.BytesIO()
+    if kind == ".npy":
+        assert not columns
+        np.save(buffer, position, allow_pickle=False)
+    else:
+        header = [f"x{i + 1}" for i in range(position.shape[1])] + list(columns)
+        table = np.column_stack([position, *columns.values()])
+        digits = "%.9g" if position.dtype == np.float32 else "%.17g"
+        np.savetxt(buffer, table, fmt=digits, delimiter=",", header=",".join(header), comments="")
+    write_atomically(path, buffer.getvalue())
 
 
 def write_figure(path: Path, figure) -> None:

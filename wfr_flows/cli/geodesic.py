@@ -5,17 +5,16 @@ import dataclasses
 import hashlib
 import json
 import shutil
-import time
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
+from wfr_flows.cli.directory import check_directory, making, read_json, refuse_to_replace
 from wfr_flows.cli.files import write_atomically
-from wfr_flows.cli.options import InputError, count, non_negative, positive_or_inf, seed
+from wfr_flows.cli.options import InputError, add_training, count, pick, positive_or_inf, seed
+from wfr_flows.cli.progress import Clock
 
 DESCRIPTION = """\
 Learn the spherical Wasserstein-Fisher-Rao geodesic from weighted samples to N(0, I) (or to a second file),
@@ -63,7 +62,8 @@ def add_parser(commands) -> None:
     add(
         "--source",
         default="mixture",
-        help="CSV, NPZ or NPY file, or: mixture (default), eight-gaussians, moons",
+        help="CSV, NPZ or NPY file, or: mixture (default), eight-gaussians, moons, circles, checkerboard,"
+        " pinwheel, swissroll, two-spirals",
     )
     add("--target", help="CSV, NPZ or NPY file; default N(0, I)")
     add("--weights", metavar="NAME", help="weight column or array of the files (default: weight, if present)")
@@ -78,15 +78,10 @@ def add_parser(commands) -> None:
     add("--quick", action="store_true", help="a smaller run, done in half a minute")
     add("--resume", action="store_true", help="continue the unfinished run in the output directory")
     tuning = parser.add_argument_group("tuning")
-    add = tuning.add_argument
-    add("--num-samples", type=count, help="samples of each end for the exact distance (2000; quick 500)")
-    add("--width", type=count, default=32, help="width of the potential network (32)")
-    add("--matching-steps", type=count, help="warm-start steps (5000; quick 800)")
-    add("--refinement-steps", type=count, help="UOT-gen steps (300; quick 20)")
-    add("--batch", type=count, help="particles per refinement step at either end (1024; quick 512)")
-    add("--num-steps", type=count, default=8, help="Runge-Kutta steps while training (8)")
-    add("--action-weight", type=non_negative, default=0.002, help="gamma1 (0.002)")
-    add("--velocity-weight", type=non_negative, default=0.05, help="gamma2 (0.05)")
+    tuning.add_argument(
+        "--num-samples", type=count, help="samples of each end for the exact distance (2000; quick 500)"
+    )
+    add_training(tuning, matching="5000; quick 800", refinement="300; quick 20", batch="1024; quick 512")
     parser.set_defaults(run=run)
 
 
@@ -107,25 +102,8 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-class Clock:
-    """Seconds per stage."""
-
-    def __init__(self):
-        self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Time the body under a name."""
-        start = time.perf_counter()
-        yield
-        self.seconds[name] = round(time.perf_counter() - start, 3)
-
-
 def _settings(options: argparse.Namespace) -> Settings:
     import jax  # noqa: PLC0415
-
-    def pick(value: int | None, full: int, quick: int) -> int:
-        return value if value is not None else quick if options.quick else full
 
     return Settings(
         source=options.source,
@@ -135,11 +113,11 @@ def _settings(options: argparse.Namespace) -> Settings:
         weights=options.weights,
         alpha=options.alpha,
         seed=options.seed,
-        num_samples=pick(options.num_samples, 2000, 500),
+        num_samples=pick(options, "num_samples", 2000, 500),
         width=options.width,
-        matching_steps=pick(options.matching_steps, 5000, 800),
-        refinement_steps=pick(options.refinement_steps, 300, 20),
-        batch=pick(options.batch, 1024, 512),
+        matching_steps=pick(options, "matching_steps", 5000, 800),
+        refinement_steps=pick(options, "refinement_steps", 300, 20),
+        batch=pick(options, "batch", 1024, 512),
         num_steps=options.num_steps,
         action_weight=options.action_weight,
         velocity_weight=options.velocity_weight,
@@ -154,15 +132,10 @@ def _digest(name: str | None) -> str:
 
 def _prepare(out: Path, settings: Settings, resume: bool) -> None:
     """Make the output directory ready, or say why it cannot be and touch nothing that is saved there."""
-    try:
-        occupied = out.exists() and not out.is_dir()
-    except (OSError, ValueError) as error:
-        raise InputError(f"--out cannot be used ({error}); give another directory.") from error
-    if occupied:
-        raise InputError(f"--out {out} is a file; give a directory.")
+    check_directory(out)
     started = out / "settings.json"
     wanted = dataclasses.asdict(settings)
-    saved = _read_json(started)
+    saved = read_json(started)
     if resume:
         if saved is None:
             raise InputError(f"--out {out} holds no run to resume; run without --resume.")
@@ -172,44 +145,24 @@ def _prepare(out: Path, settings: Settings, resume: bool) -> None:
                     f"the run in {out} has {name} {saved.get(name)}, not {value}; resume it as it began."
                 )
         return
-    _refuse_to_replace(out, saved, settings)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
+    if saved is not None and not finished(out, saved):
+        raise InputError(
+            f"--out {out} holds an unfinished run; continue with --resume or give another --out."
+        )
+    refuse_to_replace(
+        out, (*RESULTS, "model.json"), (settings.source, settings.target), ours=saved is not None
+    )
+    with making(out):
         # Before the new settings: they must never stand beside a checkpoint of other ones.
         if (out / "checkpoint").exists():
             shutil.rmtree(out / "checkpoint")
         write_atomically(started, json.dumps({"run": str(uuid.uuid4()), **wanted}, indent=2).encode())
-    except OSError as error:
-        raise InputError(
-            f"--out {out} cannot be written ({error.strerror}); give another directory."
-        ) from error
 
 
-def _refuse_to_replace(out: Path, saved: dict | None, settings: Settings) -> None:
-    """Results may replace those of a finished run and nothing else."""
-    results = [out / name for name in RESULTS]
-    summary = _read_json(out / "summary.json")
-    if saved is None and any(path.exists() for path in results):
-        raise InputError(f"--out {out} holds files of something else; give another --out.")
-    if saved is not None and (summary is None or not saved.get("run") or summary.get("run") != saved["run"]):
-        raise InputError(
-            f"--out {out} holds an unfinished run; continue with --resume or give another --out."
-        )
-    for name in (settings.source, settings.target):
-        if name and Path(name).resolve() in [path.resolve() for path in results]:
-            raise InputError(f"{name} lies in --out {out} and would be replaced; give another --out.")
-
-
-def _read_json(path: Path) -> dict | None:
-    if not path.is_file():
-        return None
-    try:
-        found = json.loads(path.read_text())
-        if not isinstance(found, dict):
-            raise ValueError("no JSON object")
-        return found
-    except (ValueError, OSError) as error:
-        raise InputError(f"{path} is damaged ({error}); give another --out.") from error
+def finished(out: Path, saved: dict) -> bool:
+    """Whether the run of these saved settings came to its summary."""
+    summary = read_json(out / "summary.json")
+    return summary is not None and bool(saved.get("run")) and summary.get("run") == saved["run"]
 
 
 def _report(console: Console, summary: dict, out: Path) -> None:

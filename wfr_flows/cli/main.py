@@ -7,7 +7,7 @@ from typing import NoReturn
 
 from rich.console import Console
 
-from wfr_flows.cli import distance, geodesic
+from wfr_flows.cli import density, distance, generate, geodesic, posterior
 from wfr_flows.cli.options import InputError
 
 
@@ -20,8 +20,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     parser = _Parser(prog="wfr-flows", description="Wasserstein-Fisher-Rao geometry on your data.")
     commands = parser.add_subparsers(dest="command", required=True, parser_class=_Parser)
-    geodesic.add_parser(commands)
-    distance.add_parser(commands)
+    for command in (geodesic, distance, posterior, generate, density):
+        command.add_parser(commands)
     errors = Console(stderr=True, highlight=False, soft_wrap=True)
     try:
         options = parser.parse_args(arguments)

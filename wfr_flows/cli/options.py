@@ -46,6 +46,24 @@ def count(text: str) -> int:
     return int(text)
 
 
+def add_training(group, *, matching: str, refinement: str, batch: str) -> None:
+    """Add the options that tune a learned flow; the texts tell the defaults that the command picks."""
+    add = group.add_argument
+    add("--width", type=count, default=32, help="width of the potential network (32)")
+    add("--matching-steps", type=count, help=f"warm-start steps ({matching})")
+    add("--refinement-steps", type=count, help=f"UOT-gen steps ({refinement})")
+    add("--batch", type=count, help=f"particles per refinement step at either end ({batch})")
+    add("--num-steps", type=count, default=8, help="Runge-Kutta steps while training (8)")
+    add("--action-weight", type=non_negative, default=0.002, help="gamma1 (0.002)")
+    add("--velocity-weight", type=non_negative, default=0.05, help="gamma2 (0.05)")
+
+
+def pick(options: argparse.Namespace, name: str, full: int, quick: int) -> int:
+    """An option that was given, or else its default in a full or a quick run."""
+    value = getattr(options, name)
+    return value if value is not None else quick if options.quick else full
+
+
 def _number(text: str) -> float:
     try:
         return float(text)

@@ -1,7 +1,6 @@
 """The stages of ``wfr-flows geodesic``: load, exact distance, training, evaluation, files."""
 
 import argparse
-import io
 import json
 import time
 from pathlib import Path
@@ -10,9 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from wfr_flows import geodesics, measures, metrics, potentials, static, training
 from wfr_flows.cli.files import (
@@ -20,24 +17,25 @@ from wfr_flows.cli.files import (
     check_weights,
     read_end,
     told_in_one_sentence,
+    write_arrays,
     write_atomically,
     write_figure,
 )
-from wfr_flows.cli.geodesic import Clock, Settings
+from wfr_flows.cli.geodesic import Settings
 from wfr_flows.cli.options import InputError
+from wfr_flows.cli.progress import Bars, Clock
 from wfr_flows.dynamics import Geometry, Trajectory, flow, time_grid
 from wfr_flows.measures import Distribution, Particles
 from wfr_flows.potentials import Potential
 from wfr_flows.training import Chunk, Method, NonFiniteError
 from wfr_flows.typing import Key, Params, PyTree
 
-__all__ = ["NonFiniteError", "load", "solve"]
+__all__ = ["NonFiniteError", "load", "solve", "trained"]
 
 _EVALUATION_STEPS = 16
 _EVALUATION_PARTICLES = 4096
 _NORMALISER_PARTICLES = 32768
 _SECONDS_BETWEEN_SAVES = 5.0
-_LEARNING_RATE = 1e-2
 
 
 class Problem(NamedTuple):
@@ -192,24 +190,34 @@ def _train(key, problem, settings, potential, params, exact, directory, clock, c
 
 def _matching(settings: Settings, potential: Potential, geometry: Geometry, diracs: static.Diracs) -> Method:
     match = geodesics.matching(potential, geometry, diracs)
-    return training.gradient_method(lambda p, k, _: (match(p, k), ()), _adam(settings.matching_steps))
+    optimiser = geodesics.cosine_adam(settings.matching_steps)
+    return training.gradient_method(lambda p, k, _: (match(p, k), ()), optimiser)
 
 
 def _refinement(settings: Settings, potential: Potential, geometry: Geometry, target: Distribution) -> Method:
-    evaluate = geodesics.objective(
+    return geodesics.uot_gen(
         potential,
         geometry,
         target.log_density,  # pyright: ignore[reportArgumentType]  there is no refinement without it
+        geodesics.cosine_adam(settings.refinement_steps),
         action_weight=settings.action_weight,
         velocity_weight=settings.velocity_weight,
         num_steps=settings.num_steps,
     )
 
-    def loss(params: Params, key: Key, batch: tuple[Particles, Particles]):
-        terms = evaluate(params, *batch)
-        return terms.total, terms
 
-    return training.gradient_method(loss, _adam(settings.refinement_steps))
+def trained(directory: Path, settings: Settings, dim: int) -> Params:
+    """The parameters that a finished run to ``N(0, I)`` saved.
+
+    Raises:
+      ValueError: no checkpoint there, or one of another model.
+    """
+    potential = potentials.resnet(dim, width=settings.width)
+    target = measures.standard_normal(dim)
+    method = _refinement(settings, potential, Geometry(settings.alpha), target)
+    start = method.init(jax.jit(potential.init)(jax.random.key(0)))
+    last = settings.matching_steps + settings.refinement_steps
+    return training.restore(directory, start, last).params
 
 
 def _restore(directory: Path, start: PyTree) -> tuple[PyTree, int]:
@@ -223,39 +231,34 @@ def _restore(directory: Path, start: PyTree) -> tuple[PyTree, int]:
         raise InputError(str(error)) from error
 
 
-def _adam(num_steps: int) -> optax.GradientTransformation:
-    schedule = optax.cosine_decay_schedule(_LEARNING_RATE, num_steps)
-    return optax.chain(optax.clip_by_global_norm(10.0), optax.adam(schedule))
-
-
 class _Monitor:
     """Progress bar and checkpoints between chunks; saves the last good state when training fails."""
 
     def __init__(self, console: Console, name: str, directory: Path, num_steps: int, offset: int = 0):
-        columns = (TextColumn(f"{name:>10}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
-        self._progress = Progress(
-            *columns, TimeRemainingColumn(), TextColumn("{task.fields[terms]}"), console=console
-        )
-        self._task = self._progress.add_task(name, total=num_steps, terms="compiling")
+        self._bars, self._name = Bars(console), name
+        self._bars.add(name, num_steps)
         self._directory, self._num_steps, self._offset = directory, num_steps, offset
         self._saved_at = time.monotonic()
 
     def __enter__(self):
-        self._progress.start()
+        self._bars.__enter__()
         return self
 
     def __exit__(self, kind, error, trace):
-        self._progress.stop()
+        self._bars.__exit__(kind, error, trace)
         if isinstance(error, NonFiniteError):
-            training.save(self._directory, self._offset + error.step, error.state)
+            self._save(error.step, error.state)
 
     def __call__(self, chunk: Chunk, **terms: jax.Array) -> None:
-        text = "  ".join(f"{name} {float(jnp.mean(values)):.4f}" for name, values in terms.items())
-        self._progress.update(self._task, completed=chunk.step, terms=text)
+        self._bars.show(self._name, chunk.step, **terms)
         last = chunk.step == self._num_steps
         if last or time.monotonic() - self._saved_at > _SECONDS_BETWEEN_SAVES:
-            training.save(self._directory, self._offset + chunk.step, chunk.state)
+            self._save(chunk.step, chunk.state)
             self._saved_at = time.monotonic()
+
+    def _save(self, step: int, state: PyTree) -> None:
+        # As numpy arrays, which carry no device: another machine can restore them.
+        training.save(self._directory, self._offset + step, jax.tree.map(np.asarray, state))
 
 
 def _evaluate(
@@ -268,7 +271,7 @@ def _evaluate(
     raw = geodesics.gauge_flow(potential, geometry, params, source, grid)
     forward = raw._replace(log_weight=jax.nn.log_softmax(raw.log_weight, axis=-1))
     reverse = flow(potential, geometry, params, target.normalise(), grid[::-1], log_det=False)
-    action, velocity = geodesics.running_costs(potential, geometry, params, raw)
+    costs = geodesics.running_costs(potential, geometry, params, raw)
     jets = jax.vmap(jax.vmap(potential.jet, (None, None, 0)), (None, 0, 0))(params, grid, raw.position)
     cross_entropy = kl = kl_standard_error = None
     if problem.target.log_density is not None:
@@ -288,8 +291,8 @@ def _evaluate(
     return Evaluation(
         forward,
         reverse,
-        action,
-        velocity,
+        costs.action,
+        costs.velocity,
         cross_entropy,
         kl,
         kl_standard_error,
@@ -315,6 +318,7 @@ def _summary(
         "exact_lower": number(exact.result.lower_bound),
         "exact_upper": number(exact.result.value),
         "exact_converged": bool(exact.result.converged),
+        "dimension": problem.source.dim,
         "num_samples": [exact.source.position.shape[0], exact.target.position.shape[0]],
         "action": number(evaluation.action),
         "kl": number(evaluation.kl),
@@ -347,9 +351,7 @@ def _write_particles(path: Path, exact: Exact, evaluation: Evaluation) -> None:
         "forward_position": evaluation.forward.position,
         "forward_log_weight": evaluation.forward.log_weight,
     }
-    buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, **{name: np.asarray(value) for name, value in arrays.items()})
-    write_atomically(path, buffer.getvalue())
+    write_arrays(path, {name: np.asarray(value) for name, value in arrays.items()})
 
 
 def _write_figure(path: Path, problem: Problem, exact: Exact, evaluation: Evaluation, alpha: float) -> None:

@@ -1,18 +1,31 @@
-"""Learned geodesics: simulation-free matching, the UOT-gen objective, weighted generation, densities."""
+"""Learned geodesics: matching, the UOT-gen objective, weighted generation, densities, online updates."""
 
 from wfr_flows.geodesics.density import carried_log_density, gauge_flow, log_density, log_normaliser
 from wfr_flows.geodesics.generate import generate
+from wfr_flows.geodesics.generator import Generator, Learned, generator, whitening
 from wfr_flows.geodesics.matching import matching
-from wfr_flows.geodesics.objective import Objective, objective, running_costs
+from wfr_flows.geodesics.objective import Objective, RunningCosts, objective, running_costs
+from wfr_flows.geodesics.online import Online, begin, update
+from wfr_flows.geodesics.uot_gen import cosine_adam, uot_gen
 
 __all__ = [
+    "Generator",
+    "Learned",
     "Objective",
+    "Online",
+    "RunningCosts",
+    "begin",
     "carried_log_density",
+    "cosine_adam",
     "gauge_flow",
     "generate",
+    "generator",
     "log_density",
     "log_normaliser",
     "matching",
     "objective",
     "running_costs",
+    "uot_gen",
+    "update",
+    "whitening",
 ]

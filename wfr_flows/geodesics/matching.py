@@ -8,7 +8,13 @@ import jax.numpy as jnp
 from wfr_flows.dynamics import Geometry
 from wfr_flows.numerics import inverse_distribution, running_total
 from wfr_flows.potentials import Jet, Potential
-from wfr_flows.static import Diracs, DiracState, cone_angle, spherical_time, travel
+from wfr_flows.static import (
+    Diracs,
+    cone_angle,
+    coupling_cost,
+    spherical_from_plain,
+    spherical_travel,
+)
 from wfr_flows.typing import Array, Float, Key, Params, Scalar
 
 
@@ -27,6 +33,9 @@ def matching(
     ``s = s(t)`` the WFR time of the spherical geodesic: the regression of ``-∇Φ`` on velocity and of
     ``-(Φ-Φ̄)/alpha`` on growth, in the metric's own inner product. No trajectory is simulated.
 
+    Motion and growth leave a function of time free. Of these the loss asks for the one that makes ``Φ`` solve
+    the Hamilton-Jacobi equation, ``Φ̄(t) = (½ - t) d²_SWFR``, by ``½ E_t (Φ̄ - (½ - t) d²)²`` more.
+
     Args:
       potential, geometry: spherical; ``alpha = inf`` regresses on straight lines.
       diracs: a semi-coupling of two probability measures, from `static.semi_coupling`.
@@ -35,11 +44,17 @@ def matching(
 
     Returns:
       ``(params, key) -> loss``.
+
+    Raises:
+      ValueError: fewer than two pairs.
     """
+    if num_pairs < 2:
+        raise ValueError(f"num_pairs is {num_pairs}; give at least 2.")
+    halves = slice(None, num_pairs // 2), slice(num_pairs // 2, None)
     inverse_alpha = geometry.inverse_alpha
     alpha = jnp.where(inverse_alpha == 0, 0.0, geometry.alpha)
     angle = jax.jit(cone_angle)(diracs, geometry.alpha)
-    cone_value = 4 * jnp.sin(angle / 2) ** 2
+    squared_distance = spherical_from_plain(jax.jit(coupling_cost)(diracs, geometry.alpha), geometry.alpha)
     share = diracs.source_mass + diracs.target_mass
     total = running_total(share)
 
@@ -50,24 +65,24 @@ def matching(
         index = inverse_distribution(total, uniform)
         return time.astype(total.dtype), index, total[-1] / share[index]
 
-    def state_at(time: Scalar, index: Array) -> DiracState:
-        plain, rate = spherical_time(time, angle)
-        mass = 1 - plain * (1 - plain) * cone_value
-        mass_growth = -(1 - 2 * plain) * cone_value / mass
-        state = travel(jax.tree.map(lambda leaf: leaf[index], diracs), plain, geometry.alpha)
-        growth = rate * (state.growth - mass_growth)
-        return DiracState(state.position, state.mass / mass, rate * state.velocity, growth)
-
     def loss(params: Params, key: Key) -> Scalar:
         time, index, importance = sample(key)
-        state = jax.vmap(state_at)(time, index)
+        chosen = jax.tree.map(lambda leaf: leaf[index], diracs)
+        state = jax.vmap(spherical_travel, (0, 0, None, None))(chosen, time, geometry.alpha, angle)
         jets: Jet = jax.vmap(jax.vmap(potential.jet, (None, None, 0)), (None, 0, 0))(
             params, time, state.position
         )
         weight = state.mass * importance
-        mean = jnp.sum(weight * jets.value, axis=1, keepdims=True) / jnp.sum(weight, axis=1, keepdims=True)
+        mean = _mean(jets.value, weight)[:, None]
         motion = jnp.sum((jets.gradient + state.velocity) ** 2, axis=-1)
         reaction = inverse_alpha * (jets.value - mean + alpha * state.growth) ** 2
-        return 0.5 * jnp.mean(weight * (motion + reaction))
+        # Two independent means, so that their noise does not count as an error.
+        first, second = (_mean(jets.value[:, half], weight[:, half]) for half in halves)
+        gauge = jnp.mean(jnp.prod(jnp.stack([first, second]) - (0.5 - time) * squared_distance, axis=0))
+        return 0.5 * (jnp.mean(weight * (motion + reaction)) + gauge)
 
     return loss
+
+
+def _mean(value: Float[Array, "t k"], weight: Float[Array, "t k"]) -> Float[Array, " t"]:
+    return jnp.sum(weight * value, axis=1) / jnp.sum(weight, axis=1)

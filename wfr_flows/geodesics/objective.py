@@ -1,4 +1,4 @@
-"""The UOT-gen objective: inverse-map KL, action and velocity law along the learned flow."""
+"""The UOT-gen objective: inverse-map KL, action, and the laws of a geodesic along the learned flow."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -12,23 +12,33 @@ from wfr_flows.geodesics.density import LogDensity, carried_log_density, gauge_f
 from wfr_flows.measures import Particles
 from wfr_flows.numerics import simpson_weights
 from wfr_flows.potentials import Jet, Potential
-from wfr_flows.typing import Params, Scalar
+from wfr_flows.typing import ArrayLike, Params, Scalar
 
 
 class Objective(NamedTuple):
     """The value of the objective and its terms, all scalars.
 
     Attributes:
-      total: ``cross_entropy + action_weight · action + velocity_weight · velocity``.
+      total: ``cross_entropy``, and the other terms times their weights.
       cross_entropy: ``J_KL = E_ρ0[-log ρ̃0]``; subtract the entropy of ρ0 for the KL divergence.
       action: ``J``, in units of d²_SWFR.
       velocity: ``R``, zero where ``w·v`` is constant along every path.
+      residual: zero where the potential solves the Hamilton-Jacobi equation along every path.
     """
 
     total: Scalar
     cross_entropy: Scalar
     action: Scalar
     velocity: Scalar
+    residual: Scalar
+
+
+class RunningCosts(NamedTuple):
+    """What is integrated along a flow: three terms of the `Objective`."""
+
+    action: Scalar
+    velocity: Scalar
+    residual: Scalar
 
 
 def objective(
@@ -36,12 +46,15 @@ def objective(
     geometry: Geometry,
     target_log_density: LogDensity,
     *,
-    action_weight: float = 0.01,
-    velocity_weight: float = 0.01,
+    action_weight: ArrayLike = 0.01,
+    velocity_weight: ArrayLike = 0.01,
+    residual_weight: ArrayLike = 0.0,
     num_steps: int = 8,
     solver: diffrax.AbstractSolver | None = None,
 ) -> Callable[[Params, Particles, Particles], Objective]:
     """The objective ``J_KL + γ₁J + γ₂R`` of [WFR] eq. 4.8 as a function of ``(params, source, target)``.
+
+    With ``residual_weight`` also the Hamilton-Jacobi penalty of OT-Flow, in its spherical form.
 
     ``J_KL = E_ρ0[-log ρ₁(z(1)) - ℓ(1) - (1/alpha)∫(Φ - Φ̂)dt]`` compares ρ̃0, the target carried backward by
     the flow, with the source. (Section 4.4 of the paper prints the reaction term with the wrong sign.) The
@@ -51,8 +64,9 @@ def objective(
     Args:
       potential, geometry: the flow; spherical, ``alpha = inf`` is OT-Flow.
       target_log_density: ``x: [d] -> log ρ₁(x)``, up to a constant.
-      action_weight: ``γ₁``; the smaller, the harder the terminal constraint.
+      action_weight: ``γ₁``; the smaller, the harder the terminal constraint. Weights may be traced.
       velocity_weight: ``γ₂``.
+      residual_weight: of the Hamilton-Jacobi residual, see `running_costs`.
       num_steps: steps of the fixed grid.
       solver: as in `dynamics.integrate`.
 
@@ -65,9 +79,10 @@ def objective(
     """
     if not geometry.spherical:
         raise ValueError("geometry is not spherical; the objective compares probability measures.")
-    for name, weight in (("action_weight", action_weight), ("velocity_weight", velocity_weight)):
+    weights = {"action": action_weight, "velocity": velocity_weight, "residual": residual_weight}
+    for name, weight in weights.items():
         if isinstance(weight, int | float) and not weight >= 0:
-            raise ValueError(f"{name} is {weight}; give a number >= 0.")
+            raise ValueError(f"{name}_weight is {weight}; give a number >= 0.")
 
     def evaluate(params: Params, source: Particles, target: Particles) -> Objective:
         source = source.normalise()
@@ -75,21 +90,23 @@ def objective(
         log_mass = log_normaliser(potential, geometry, params, target, num_steps=num_steps, solver=solver)
         log_density = carried_log_density(forward, target_log_density) - log_mass
         cross_entropy = -jnp.sum(source.weight * log_density)
-        action, velocity = running_costs(potential, geometry, params, forward)
-        total = cross_entropy + action_weight * action + velocity_weight * velocity
-        return Objective(total, cross_entropy, action, velocity)
+        costs = running_costs(potential, geometry, params, forward)
+        total = cross_entropy + sum(weight * getattr(costs, name) for name, weight in weights.items())
+        return Objective(total, cross_entropy, *costs)
 
     return evaluate
 
 
 def running_costs(
     potential: Potential, geometry: Geometry, params: Params, trajectory: Trajectory
-) -> tuple[Scalar, Scalar]:
-    """Action and velocity residual of a forward trajectory, by Simpson's rule on its nodes.
+) -> RunningCosts:
+    """Action, velocity law and Hamilton-Jacobi residual of a forward trajectory, by Simpson's rule.
 
     ``J = ∫ Σ w(½|∇Φ|² + (Φ-Φ̄)²/(2alpha)) dt`` with weights of sum 1 and
     ``R = ∫ E_w0[ r |r∇Φ(z, t) - ∇Φ(x, 0)|² ] dt`` with ``r = w(t)/w(0)``: [WFR] eqs. 4.8 and 4.7. For weights
-    equal at the start this is the paper's R; it does not depend on how the measure is represented.
+    equal at the start this is the paper's R; it does not depend on how the measure is represented. The
+    residual is ``∫ E_w |∂ₜΦ - ½|∇Φ|² - (Φ-Φ̄)²/(2alpha)| dt``, OT-Flow's at ``alpha = inf``. Alone of the
+    three it sees what function of time a potential carries: where it vanishes, ``dΦ̄/dt = -d²_SWFR``.
     """
     jets: Jet = jax.vmap(jax.vmap(potential.jet, (None, None, 0)), (None, 0, 0))(
         params, trajectory.time, trajectory.position
@@ -99,9 +116,14 @@ def running_costs(
     mean = jnp.sum(weight * jets.value, axis=1, keepdims=True)
     speed = jnp.sum(jets.gradient**2, axis=-1)
     density = 0.5 * speed + 0.5 * geometry.inverse_alpha.astype(speed.dtype) * (jets.value - mean) ** 2
-    quadrature = simpson_weights(trajectory.time)
-    action = jnp.vdot(quadrature, jnp.sum(weight * density, axis=1))
     # A particle of weight zero keeps it; its ratio is set to 1 rather than 0/0.
     ratio = jnp.exp(jnp.where(log_weight[0] > -jnp.inf, log_weight - log_weight[0], 0.0))
     momentum_change = jnp.sum((ratio[..., None] * jets.gradient - jets.gradient[0]) ** 2, axis=-1)
-    return action, jnp.vdot(quadrature, jnp.sum(weight * momentum_change, axis=1))
+    residual = jnp.abs(jets.time_derivative - density)
+    quadrature = simpson_weights(trajectory.time)
+    return RunningCosts(
+        *(
+            jnp.vdot(quadrature, jnp.sum(weight * rate, axis=1))
+            for rate in (density, momentum_change, residual)
+        )
+    )

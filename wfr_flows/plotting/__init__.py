@@ -1,6 +1,7 @@
 """Figures; matplotlib is imported when one is drawn."""
 
 from wfr_flows.plotting.geodesic import geodesic
+from wfr_flows.plotting.posterior import posterior
 from wfr_flows.plotting.transport import transport
 
-__all__ = ["geodesic", "transport"]
+__all__ = ["geodesic", "posterior", "transport"]

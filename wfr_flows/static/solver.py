@@ -102,6 +102,7 @@ def spherical_wfr(
     ``Θ = arccos(1 - d²_WFR/(4alpha))`` is increasing in ``d²_WFR``, so both bounds carry over [LM].
     Arguments, errors and result as in `wfr`; potentials and plan are those between the normalised measures.
     """
+    _check(source, target, alpha, tolerance)
     plain = wfr(
         source.normalise(),
         target.normalise(),
@@ -112,7 +113,7 @@ def spherical_wfr(
     value = spherical_from_plain(plain.value, alpha)
     lower = spherical_from_plain(plain.lower_bound, alpha)
     gap = jax.lax.stop_gradient(value) - lower
-    converged = (plain.converged | (gap <= tolerance * value)) & jnp.isfinite(value)
+    converged = plain.converged | ((jnp.abs(gap) <= tolerance * value) & jnp.isfinite(value))
     return plain._replace(value=value, lower_bound=lower, gap=gap, converged=converged)
 
 
@@ -253,8 +254,9 @@ def _certified(
     unbalanced = (k == 0) & ~jnp.isclose(fixed_source.mass, fixed_target.mass, rtol=_MASS_TOLERANCE)
     value = jnp.where(unbalanced, jnp.inf, result.value + change)
     gap = jnp.where(unbalanced, jnp.inf, result.gap)
-    # A traced alpha below 0, say, ends in NaN.
-    proven = result.converged & ~unbalanced & jnp.isfinite(value) & jnp.isfinite(result.lower_bound)
+    # A traced alpha cannot be refused.
+    proven = result.converged & ~unbalanced & (alpha > 0)
+    proven &= jnp.isfinite(value) & jnp.isfinite(result.lower_bound)
     return result._replace(value=value, gap=gap, converged=proven)
 
 

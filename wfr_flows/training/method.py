@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from wfr_flows.typing import Key, Params, PyTree, Scalar
+from wfr_flows.typing import Array, Int, Key, Params, PyTree, Scalar
 
 
 class LossFn(Protocol):
@@ -22,10 +22,14 @@ class TrainState(NamedTuple):
     Attributes:
       params: the parameters.
       optimiser: the optax state.
+      average: exponential moving average of the parameters; the parameters themselves without averaging.
+      step: steps done.
     """
 
     params: Params
     optimiser: PyTree
+    average: Params
+    step: Int[Array, ""]
 
 
 class Method(NamedTuple):
@@ -40,16 +44,31 @@ class Method(NamedTuple):
     step: Callable[[Key, PyTree, PyTree], tuple[PyTree, Any]]
 
 
-def gradient_method(loss: LossFn, optimiser: optax.GradientTransformation) -> Method:
-    """Stochastic descent on ``loss`` with an optax optimiser; the info is ``(loss, its info)``."""
+def gradient_method(
+    loss: LossFn, optimiser: optax.GradientTransformation, *, average_decay: float = 0.0
+) -> Method:
+    """Stochastic descent on ``loss`` with an optax optimiser; the info is ``(loss, its info)``.
+
+    Args:
+      loss: see `LossFn`.
+      optimiser: any optax transformation.
+      average_decay: in [0, 1); the average forgets by this factor in every step.
+
+    Raises:
+      ValueError: ``average_decay`` outside [0, 1).
+    """
+    if not 0 <= average_decay < 1:
+        raise ValueError(f"average_decay is {average_decay}; give a number in [0, 1).")
 
     def init(params: Params) -> TrainState:
-        return TrainState(params, optimiser.init(params))
+        return TrainState(params, optimiser.init(params), params, jnp.zeros((), jnp.int32))
 
     def step(key: Key, state: TrainState, batch: PyTree) -> tuple[TrainState, Any]:
         (value, info), gradient = jax.value_and_grad(loss, has_aux=True)(state.params, key, batch)
         updates, optimiser_state = optimiser.update(gradient, state.optimiser, state.params)
-        return TrainState(optax.apply_updates(state.params, updates), optimiser_state), (value, info)
+        params = optax.apply_updates(state.params, updates)
+        average = optax.incremental_update(params, state.average, 1 - average_decay)
+        return TrainState(params, optimiser_state, average, state.step + 1), (value, info)
 
     return Method(init, step)
 

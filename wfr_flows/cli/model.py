@@ -1,0 +1,241 @@
+"""Saving a learned model into an output directory, and opening it again."""
+
+import contextlib
+import dataclasses
+import json
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from wfr_flows import geodesics, measures, potentials, training
+from wfr_flows.cli.directory import read_json
+from wfr_flows.cli.files import write_atomically
+from wfr_flows.cli.geodesic import Settings, finished
+from wfr_flows.cli.options import InputError
+from wfr_flows.dynamics import Geometry
+from wfr_flows.geodesics import Generator, Learned
+from wfr_flows.measures import Particles
+from wfr_flows.potentials import Potential
+from wfr_flows.typing import Array, Float, Key, Params, PyTree
+
+FILES = ("model.json", "checkpoint")
+"""What `save` writes."""
+
+_MADE_BY = "wfr-flows posterior"
+_NORMALISER_PARTICLES = 32768
+_BLOCK = 65536
+
+
+@dataclasses.dataclass(frozen=True)
+class Shape:
+    """What a model is built from before its parameters are put in."""
+
+    dimension: int
+    width: int
+    alpha: float
+    num_steps: int
+    float64: bool
+
+    def generator(self, **options) -> Generator:
+        """The generator of this shape; ``options`` are those of the training."""
+        potential = _quiet(potentials.resnet(self.dimension, width=self.width))
+        return geodesics.generator(potential, Geometry(self.alpha), num_steps=self.num_steps, **options)
+
+
+def _quiet(potential: Potential) -> Potential:
+    """The same network, whose training begins near 0.
+
+    With readouts of 1 the first hundred steps of Adam shrink everything, the features too. What is left of
+    them may not suffice to leave 0 again, where data that are nearly normal after whitening look alike.
+    """
+
+    def init(key: Key) -> Params:
+        params = potential.init(key)
+        return {**params, "readout": 0.03 * params["readout"], "factor": 0.1 * params["factor"]}
+
+    return potential._replace(init=init)
+
+
+class Model(NamedTuple):
+    """A learned measure: what was learned, and the functions that use it."""
+
+    dimension: int
+    generator: Generator
+    learned: Learned
+
+
+def sample(model: Model, key: Key, size: int) -> Particles:
+    """Weighted samples of mass 1, in blocks so that memory does not grow with their number."""
+    block = min(size, _BLOCK)
+
+    @jax.jit
+    def draw(keys: Key, learned: Learned) -> Particles:
+        # Every block estimates the mean of the potential by itself, and well: it is large.
+        blocks = jax.lax.map(lambda key: model.generator.sample(key, learned, block), keys)
+        position = blocks.position.reshape(-1, model.dimension)[:size]
+        return Particles(position, blocks.log_weight.reshape(-1)[:size]).normalise()
+
+    return draw(jax.random.split(key, -(-size // block)), model.learned)
+
+
+def log_density(model: Model, x: Float[Array, "n d"]) -> Float[Array, " n"]:
+    """Normalised log-density at points, in blocks as in `sample`."""
+    size = x.shape[0]
+    block = min(size, _BLOCK)
+
+    @jax.jit
+    def evaluate(x: Float[Array, "n d"], learned: Learned) -> Float[Array, " n"]:
+        x = jnp.pad(x, ((0, -size % block), (0, 0)), mode="edge").reshape(-1, block, model.dimension)
+        return jax.lax.map(lambda part: model.generator.log_density(learned, part), x).reshape(-1)[:size]
+
+    return evaluate(x, model.learned)
+
+
+def mark(out: Path) -> None:
+    """Note that the directory is for a model, unless it holds one already."""
+    if not (out / "model.json").exists():
+        write_atomically(out / "model.json", json.dumps({"made_by": _MADE_BY, "run": None}).encode())
+
+
+def is_marked(out: Path) -> bool:
+    """Whether `mark` or `save` wrote the ``model.json`` there."""
+    return (read_json(out / "model.json") or {}).get("made_by") == _MADE_BY
+
+
+def save(out: Path, shape: Shape, learned: Learned) -> str:
+    """Save a model in place of the last one, which stays usable until this one is complete.
+
+    Returns:
+      An identifier of what was saved.
+    """
+    before = (read_json(out / "model.json") or {}).get("step")
+    step = before + 1 if isinstance(before, int) else 1
+    # A run killed between checkpoint and model.json leaves a step that nothing names.
+    for stray in (out / "checkpoint").glob("*"):
+        if stray.is_dir() and stray.name != str(before):
+            shutil.rmtree(stray)
+    # As numpy arrays, which carry no device: another machine can restore them.
+    training.save(out / "checkpoint", step, jax.tree.map(np.asarray, learned))
+    run = str(uuid.uuid4())
+    saved = {
+        "made_by": _MADE_BY,
+        "run": run,
+        "step": step,
+        **dataclasses.asdict(shape),
+        "alpha": str(shape.alpha),
+    }
+    write_atomically(out / "model.json", json.dumps(saved, indent=2, allow_nan=False).encode())
+    return run
+
+
+@contextlib.contextmanager
+def opened(directory: Path) -> Iterator[Model]:
+    """The model in an output directory of ``posterior`` or ``geodesic``; the body runs in its precision."""
+    if not directory.is_dir():
+        raise InputError(
+            f"{directory} is no directory; give the output directory of wfr-flows posterior or geodesic."
+        )
+    saved = read_json(directory / "model.json", "train again")
+    settings = read_json(directory / "settings.json", "train again")
+    if saved is not None:
+        shape, restore = _of_posterior(directory, saved)
+    elif settings is not None:
+        shape, restore = _of_geodesic(directory, settings)
+    else:
+        raise InputError(
+            f"{directory} holds no model; give the output directory of wfr-flows posterior or geodesic."
+        )
+    with jax.enable_x64(shape.float64):
+        if not (directory / "checkpoint").is_dir():
+            raise InputError(f"{directory} has lost its checkpoint; train again.")
+        try:
+            learned = restore()
+        except ValueError as error:
+            raise InputError(
+                f"the checkpoint in {directory} is damaged or of another version; train again."
+            ) from error
+        yield Model(shape.dimension, shape.generator(), jax.tree.map(jnp.asarray, learned))
+
+
+def _of_posterior(directory: Path, saved: dict):
+    if saved.get("made_by") != _MADE_BY:
+        raise InputError(f"{directory / 'model.json'} is of another program; give the output of posterior.")
+    if not saved.get("run") or type(saved.get("step")) is not int:
+        raise InputError(f"{directory} holds no finished run; train again.")
+    shape = _shape(directory / "model.json", saved)
+
+    def restore() -> Learned:
+        potential = potentials.resnet(shape.dimension, width=shape.width)
+        start = Learned(
+            jax.jit(potential.init)(jax.random.key(0)),
+            jnp.zeros(shape.dimension),
+            jnp.zeros((shape.dimension, shape.dimension)),
+            jnp.zeros(()),
+        )
+        return _of_shape(training.restore(directory / "checkpoint", start, saved["step"]), start)
+
+    return shape, restore
+
+
+def _of_geodesic(directory: Path, saved: dict):
+    from wfr_flows.cli import pipeline  # noqa: PLC0415  it brings in the whole training
+
+    if not finished(directory, saved):
+        raise InputError(f"{directory} holds no finished run; continue it with --resume.")
+    if saved.get("target") is not None:
+        raise InputError(
+            f"{directory} leads to the samples in {saved['target']}, which cannot be drawn anew; give a"
+            " geodesic to N(0, I), learned without --target."
+        )
+    summary = read_json(directory / "summary.json", "train again") or {}
+    shape = _shape(directory / "settings.json", {**saved, "dimension": summary.get("dimension")})
+    names = {field.name for field in dataclasses.fields(Settings)}
+    if (
+        not names <= set(saved)
+        or type(saved["matching_steps"]) is not int
+        or type(saved["refinement_steps"]) is not int
+    ):
+        raise _damaged(directory / "settings.json")
+    settings = Settings(**{name: saved[name] for name in names})
+
+    def restore() -> Learned:
+        params = pipeline.trained(directory / "checkpoint", settings, shape.dimension)
+        potential = potentials.resnet(shape.dimension, width=shape.width)
+        params = _of_shape(params, jax.eval_shape(potential.init, jax.random.key(0)))
+        normal = measures.standard_normal(shape.dimension).sample(jax.random.key(0), _NORMALISER_PARTICLES)
+        total = jax.jit(geodesics.log_normaliser, static_argnums=0, static_argnames="num_steps")(
+            potential, Geometry(shape.alpha), params, normal, num_steps=2 * shape.num_steps
+        )
+        return Learned(params, jnp.zeros(shape.dimension), jnp.eye(shape.dimension), total)
+
+    return shape, restore
+
+
+def _of_shape(found: PyTree, like: PyTree) -> PyTree:
+    """What was restored, if its arrays have the shapes they should; orbax does not look."""
+    if jax.tree.map(jnp.shape, found) != jax.tree.map(lambda leaf: leaf.shape, like):
+        raise ValueError("arrays of other shapes")
+    return found
+
+
+def _shape(path: Path, saved: dict) -> Shape:
+    """The part of what was saved that builds the model, checked."""
+    counts = [saved.get(name) for name in ("dimension", "width", "num_steps")]
+    try:
+        alpha = float(saved["alpha"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise _damaged(path) from error
+    whole = all(type(value) is int and value > 0 for value in counts)
+    if not (whole and alpha > 0 and isinstance(saved.get("float64"), bool)):
+        raise _damaged(path)
+    return Shape(saved["dimension"], saved["width"], alpha, saved["num_steps"], saved["float64"])
+
+
+def _damaged(path: Path) -> InputError:
+    return InputError(f"{path} is damaged or of another version; train again.")

@@ -1,0 +1,26 @@
+"""Results as a table for people or as JSON for programs."""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+
+def show(
+    summary: dict[str, Any], rows: Sequence[tuple[str, str]], title: str, options: argparse.Namespace
+) -> None:
+    """Print the summary with ``--json``, otherwise the rows and where the file is."""
+    if options.json:
+        sys.stdout.write(json.dumps(summary, indent=2, allow_nan=False) + "\n")
+        return
+    console = Console(highlight=False)
+    table = Table(title=escape(title), show_header=False)
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
+    console.print(f"Written to {options.out}", markup=False)
