@@ -118,8 +118,8 @@ def add_parser(commands) -> None:
     add("--quick", action="store_true", help="a smaller, rougher run")
     add_training(
         parser.add_argument_group("tuning"),
-        matching="2000; quick 500",
-        refinement="300; quick 50",
+        matching="2000; quick 1000",
+        refinement="300; quick 100",
         batch="1024; quick 512",
     )
     parser.set_defaults(run=run)
@@ -197,8 +197,8 @@ def _settings(options: argparse.Namespace) -> Settings:
         samples=options.samples,
         num_pairs=500 if options.quick else 2000,
         width=options.width,
-        matching_steps=pick(options, "matching_steps", 2000, 500),
-        refinement_steps=pick(options, "refinement_steps", 300, 50),
+        matching_steps=pick(options, "matching_steps", 2000, 1000),
+        refinement_steps=pick(options, "refinement_steps", 300, 100),
         batch=pick(options, "batch", 1024, 512),
         num_steps=options.num_steps,
         action_weight=options.action_weight,

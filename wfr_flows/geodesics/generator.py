@@ -1,6 +1,6 @@
 """Weighted samples in, weighted samples and densities out: the whole of UOT-gen as three pure functions."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple, Protocol
 
@@ -13,7 +13,7 @@ from wfr_flows.geodesics.density import log_density, log_normaliser
 from wfr_flows.geodesics.generate import generate
 from wfr_flows.geodesics.matching import matching
 from wfr_flows.geodesics.uot_gen import Schedule, cosine_adam, uot_gen
-from wfr_flows.measures import Distribution, Particles, resample, standard_normal
+from wfr_flows.measures import Particles, resample, standard_normal
 from wfr_flows.potentials import Potential
 from wfr_flows.training import Chunk, Method, gradient_method, run
 from wfr_flows.typing import Array, Float, Key, Params, Scalar
@@ -95,74 +95,88 @@ def generator(
     Returns:
       A `Generator`. ``learn`` compiles and runs two loops; ``sample`` and ``log_density`` are to be jitted.
     """
-
-    def tell(phase: str) -> Callable[[Chunk], None]:
-        return lambda chunk: on_chunk(phase, chunk)
-
-    def refinement(normal: Distribution) -> Method:
-        assert normal.log_density is not None
-        return uot_gen(
-            potential,
-            geometry,
-            normal.log_density,
-            cosine_adam(refinement_steps, learning_rate),
-            action_weight=action_weight,
-            velocity_weight=velocity_weight,
-            residual_weight=residual_weight,
-            num_steps=num_steps,
-            average_decay=average_decay,
-        )
-
-    def learn(key: Key, source: Particles, /, *, start: Learned | None = None) -> Learned:
-        normal = standard_normal(source.position.shape[1])
-        init_key, match_key, refine_key, normaliser_key = jax.random.split(key, 4)
-        center, factor = whitening(source)
-        white = source._replace(position=_whiten(source.position, center, factor)).normalise()
-        params = potential.init(init_key) if start is None else start.params
-        if matching_steps:
-            params = _matched(
-                match_key, potential, geometry, params, white, num_pairs, matching_steps, tell("matching")
-            )
-        if refinement_steps:
-            method = refinement(normal)
-            params = _refined(refine_key, method, params, white, batch, refinement_steps, tell("refinement"))
-        many = normal.sample(normaliser_key, _NORMALISER_PARTICLES)
-        total = jax.jit(partial(log_normaliser, potential, geometry, num_steps=2 * num_steps))(params, many)
-        return Learned(params, center, factor, total)
-
-    def sample(key: Key, learned: Learned, n: int) -> Particles:
-        noise = standard_normal(learned.center.size).sample(key, n)
-        white = generate(potential, geometry, learned.params, noise, num_steps=2 * num_steps)
-        return white._replace(position=learned.center + white.position @ learned.factor.T)
-
-    def density(learned: Learned, x: Float[Array, "n d"]) -> Float[Array, " n"]:
-        normal = standard_normal(learned.center.size)
-        assert normal.log_density is not None
-        white = log_density(
-            potential,
-            geometry,
-            learned.params,
-            _whiten(x, learned.center, learned.factor),
-            normal.log_density,
-            log_normaliser=learned.log_normaliser,
-            num_steps=2 * num_steps,
-        )
-        return white - jnp.sum(jnp.log(jnp.diagonal(learned.factor)))
-
+    refinement = partial(
+        uot_gen,
+        potential,
+        geometry,
+        optimiser=cosine_adam(max(refinement_steps, 1), learning_rate),
+        action_weight=action_weight,
+        velocity_weight=velocity_weight,
+        residual_weight=residual_weight,
+        num_steps=num_steps,
+        average_decay=average_decay,
+    )
+    tell = (partial(on_chunk, phase) for phase in ("matching", "refinement"))
+    phases = (
+        partial(_matched, potential, geometry, num_pairs, matching_steps, next(tell)),
+        partial(_refined, refinement, batch, refinement_steps, next(tell)),
+    )
+    learn = partial(_learn, potential, geometry, 2 * num_steps, phases)
+    sample = partial(_sample, potential, geometry, 2 * num_steps)
+    density = partial(_log_density, potential, geometry, 2 * num_steps)
     return Generator(learn, sample, density)
 
 
-def _matched(
-    key: Key,
+def _learn(
     potential: Potential,
     geometry: Geometry,
-    params: Params,
-    white: Particles,
+    num_steps: int,
+    phases: Sequence[Callable[[Key, Params, Particles], Params]],
+    key: Key,
+    source: Particles,
+    /,
+    *,
+    start: Learned | None = None,
+) -> Learned:
+    init_key, normaliser_key, *keys = jax.random.split(key, 2 + len(phases))
+    center, factor = whitening(source)
+    white = source._replace(position=_whiten(source.position, center, factor)).normalise()
+    params = potential.init(init_key) if start is None else start.params
+    for phase_key, phase in zip(keys, phases, strict=True):
+        params = phase(phase_key, params, white)
+    many = standard_normal(center.size).sample(normaliser_key, _NORMALISER_PARTICLES)
+    total = jax.jit(partial(log_normaliser, potential, geometry, num_steps=num_steps))(params, many)
+    return Learned(params, center, factor, total)
+
+
+def _sample(
+    potential: Potential, geometry: Geometry, num_steps: int, key: Key, learned: Learned, n: int
+) -> Particles:
+    noise = standard_normal(learned.center.size).sample(key, n)
+    white = generate(potential, geometry, learned.params, noise, num_steps=num_steps)
+    return white._replace(position=learned.center + white.position @ learned.factor.T)
+
+
+def _log_density(
+    potential: Potential, geometry: Geometry, num_steps: int, learned: Learned, x: Float[Array, "n d"]
+) -> Float[Array, " n"]:
+    normal = standard_normal(learned.center.size)
+    assert normal.log_density is not None
+    white = log_density(
+        potential,
+        geometry,
+        learned.params,
+        _whiten(x, learned.center, learned.factor),
+        normal.log_density,
+        log_normaliser=learned.log_normaliser,
+        num_steps=num_steps,
+    )
+    return white - jnp.sum(jnp.log(jnp.diagonal(learned.factor)))
+
+
+def _matched(
+    potential: Potential,
+    geometry: Geometry,
     num_pairs: int,
     num_steps: int,
     on_chunk: Callable[[Chunk], None],
+    key: Key,
+    params: Params,
+    white: Particles,
 ) -> Params:
     """Parameters matched to the certified plan between the data, or as many draws, and the normal law."""
+    if num_steps == 0:
+        return params
     source_key, target_key, train_key = jax.random.split(key, 3)
     few = white if white.log_weight.size <= num_pairs else resample(source_key, white, num_pairs)
     target = standard_normal(white.position.shape[1]).sample(target_key, few.log_weight.size)
@@ -173,16 +187,19 @@ def _matched(
 
 
 def _refined(
-    key: Key,
-    method: Method,
-    params: Params,
-    white: Particles,
+    refinement: Callable[..., Method],
     batch: int,
     num_steps: int,
     on_chunk: Callable[[Chunk], None],
+    key: Key,
+    params: Params,
+    white: Particles,
 ) -> Params:
     """Averaged parameters after training on fresh batches of both ends."""
+    if num_steps == 0:
+        return params
     normal = standard_normal(white.position.shape[1])
+    method = refinement(target_log_density=normal.log_density)
 
     def draw(key: Key) -> tuple[Particles, Particles]:
         source_key, target_key = jax.random.split(key)

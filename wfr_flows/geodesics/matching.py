@@ -58,21 +58,14 @@ def matching(
     share = diracs.source_mass + diracs.target_mass
     total = running_total(share)
 
-    def sample(key: Key) -> tuple[Float[Array, " t"], Array, Float[Array, "t k"]]:
-        time_key, pair_key = jax.random.split(key)
-        time = (jnp.arange(num_times) + jax.random.uniform(time_key, (num_times,))) / num_times
-        uniform = 1 - jax.random.uniform(pair_key, (num_times, num_pairs), total.dtype)
-        index = inverse_distribution(total, uniform)
-        return time.astype(total.dtype), index, total[-1] / share[index]
-
     def loss(params: Params, key: Key) -> Scalar:
-        time, index, importance = sample(key)
+        time, index = _draw(key, total, num_times, num_pairs)
         chosen = jax.tree.map(lambda leaf: leaf[index], diracs)
         state = jax.vmap(spherical_travel, (0, 0, None, None))(chosen, time, geometry.alpha, angle)
         jets: Jet = jax.vmap(jax.vmap(potential.jet, (None, None, 0)), (None, 0, 0))(
             params, time, state.position
         )
-        weight = state.mass * importance
+        weight = state.mass * total[-1] / share[index]
         mean = _mean(jets.value, weight)[:, None]
         motion = jnp.sum((jets.gradient + state.velocity) ** 2, axis=-1)
         reaction = inverse_alpha * (jets.value - mean + alpha * state.growth) ** 2
@@ -82,6 +75,14 @@ def matching(
         return 0.5 * (jnp.mean(weight * (motion + reaction)) + gauge)
 
     return loss
+
+
+def _draw(key: Key, total: Float[Array, " m"], num_times: int, num_pairs: int) -> tuple[Array, Array]:
+    """Stratified times ``[t]``, and Diracs ``[t, k]`` by the running total of their shares."""
+    time_key, pair_key = jax.random.split(key)
+    time = (jnp.arange(num_times) + jax.random.uniform(time_key, (num_times,))) / num_times
+    uniform = 1 - jax.random.uniform(pair_key, (num_times, num_pairs), total.dtype)
+    return time.astype(total.dtype), inverse_distribution(total, uniform)
 
 
 def _mean(value: Float[Array, "t k"], weight: Float[Array, "t k"]) -> Float[Array, " t"]:

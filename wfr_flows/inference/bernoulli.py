@@ -59,7 +59,7 @@ def bernoulli(key: Key, *, step: float = 1.0, num: int = 50) -> Bernoulli:
         constant = jnp.log(_NOISE) + 0.5 * jnp.log(2 * jnp.pi)
         return -0.5 * jnp.sum(apart**2, axis=1) - (last - first) * constant
 
-    return Bernoulli(time, observed, gaussian([_PRIOR_MEAN], [[1.0]]), log_likelihood)
+    return Bernoulli(time, observed, gaussian(jnp.array([_PRIOR_MEAN]), jnp.eye(1)), log_likelihood)
 
 
 def _solution(x: Array, time: Array) -> Array:

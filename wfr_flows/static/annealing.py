@@ -11,7 +11,7 @@ from wfr_flows.static.bounds import DualPotentials, dual_value, shift
 from wfr_flows.static.interior_point import Problem, shortfall
 from wfr_flows.static.pairs import AllPairs, Pairs, Product
 from wfr_flows.static.result import StaticResult
-from wfr_flows.typing import Array, ArrayLike, Bool, Float, Int, Scalar
+from wfr_flows.typing import Array, Bool, Float, Int, Scalar
 
 _FIRST_SMOOTHING = 0.4
 _LEAST_SMOOTHING = 5e-6
@@ -232,7 +232,9 @@ class _Scaling(NamedTuple):
     away: Scalar
 
 
-def _tightened(problem: Problem, pairs: Pairs, potentials: DualPotentials, most: ArrayLike) -> DualPotentials:
+def _tightened(
+    problem: Problem, pairs: Pairs, potentials: DualPotentials, most: float | Array
+) -> DualPotentials:
     """With least slacks of at most ``most``, of either sign, in rows and columns; c-transforms at 0."""
 
     def moved(potential: Array, slack: Array) -> Array:

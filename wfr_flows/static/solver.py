@@ -217,7 +217,8 @@ def _certified(
     prescribed = not isinstance(alpha, Tracer) and bool(np.all(np.isinf(alpha)))
     dtype = jnp.result_type(*source, *target)
     dtype = dtype if jnp.issubdtype(dtype, jnp.floating) else jnp.result_type(float)
-    source, target, alpha = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), (source, target, alpha))
+    source, target = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), (source, target))
+    alpha = jnp.asarray(alpha, dtype)
     fixed_source, fixed_target, fixed_alpha = jax.lax.stop_gradient((source, target, alpha))
     problem = kind.problem(fixed_alpha)
     k = problem.inverse_penalty
