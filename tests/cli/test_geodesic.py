@@ -10,6 +10,7 @@ import pytest
 
 from wfr_flows import training
 from wfr_flows.cli import main, pipeline
+from wfr_flows.measures import read_particles
 
 TINY = [
     "--num-samples",
@@ -228,6 +229,49 @@ def test_output_directory_that_is_a_file_is_refused_and_kept(tmp_path, capsys):
     assert main(["geodesic", "--out", path]) == 2
     assert "is a file" in capsys.readouterr().err
     assert (tmp_path / "precious").read_text() == "data"
+
+
+def test_finished_run_generates_and_has_a_density(finished, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["generate", str(finished), "-n", "400"]) == 0
+    samples = read_particles("samples.csv")
+    assert samples.position.shape == (400, 1)
+    np.save("nodes.npy", np.linspace(-15, 15, 2001))
+    assert main(["density", str(finished), "nodes.npy"]) == 0
+    density = np.exp(np.loadtxt("density.csv", delimiter=",", skiprows=1)[:, 1])
+    np.testing.assert_allclose(density.sum() * 0.015, 1, atol=0.03)
+    # Generated samples weigh the points that the mean is taken over.
+    capsys.readouterr()
+    assert main(["density", str(finished), "samples.csv", "--out", "of_samples.csv", "--json"]) == 0
+    log_density = np.loadtxt("of_samples.csv", delimiter=",", skiprows=1)[:, 1]
+    mean = json.loads(capsys.readouterr().out)["mean_log_density"]
+    np.testing.assert_allclose(mean, samples.weight @ log_density, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "expected"),
+    [
+        ("settings.json", {"target": "cells.csv"}, "leads to the samples in cells.csv"),
+        ("settings.json", {"width": 5}, "checkpoint"),
+        ("settings.json", {"matching_steps": None}, "damaged"),
+        ("settings.json", {"refinement_steps": 41}, "checkpoint"),
+        ("summary.json", {"run": "another"}, "no finished run"),
+        ("summary.json", {"dimension": None}, "damaged"),
+    ],
+)
+def test_runs_that_cannot_generate_are_refused(name, change, expected, finished, tmp_path, capsys):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "checkpoint").symlink_to(finished / "checkpoint")
+    for file in ("settings.json", "summary.json"):
+        write(out / file, (finished / file).read_text())
+    write(out / name, json.dumps({**json.loads((out / name).read_text()), **change}))
+    samples = tmp_path / "samples.csv"
+    assert main(["generate", str(out), "-n", "9", "--out", str(samples)]) == 2
+    said = capsys.readouterr().err.strip()
+    assert expected in said
+    assert "\n" not in said
+    assert not samples.exists()
 
 
 def test_failed_training_exits_with_one_and_keeps_the_last_good_state(tmp_path, capsys):

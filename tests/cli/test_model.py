@@ -15,24 +15,6 @@ from wfr_flows.cli import main, model
 from wfr_flows.dynamics import Geometry
 from wfr_flows.measures import read_particles
 
-# What test_geodesic.py runs, so that either finds it compiled.
-GEODESIC = [
-    "--num-samples",
-    "40",
-    "--width",
-    "4",
-    "--matching-steps",
-    "20",
-    "--refinement-steps",
-    "40",
-    "--batch",
-    "16",
-    "--num-steps",
-    "2",
-    "--seed",
-    "3",
-]
-
 
 def build(out, dimension, *, float64=False):
     """A directory as posterior leaves it, of a flow that nothing was learned for."""
@@ -62,15 +44,6 @@ def plane(tmp_path_factory):
 @pytest.fixture(scope="module")
 def line(tmp_path_factory):
     return str(build(tmp_path_factory.mktemp("line") / "out", 1))
-
-
-@pytest.fixture(scope="module")
-def learned(tmp_path_factory):
-    """A finished geodesic to N(0, I)."""
-    out = str(tmp_path_factory.mktemp("learned") / "out")
-    with jax.enable_x64(False):
-        assert main(["geodesic", *GEODESIC, "--out", out]) == 0
-    return out
 
 
 def found(capsys, *arguments):
@@ -159,21 +132,6 @@ def test_density_of_a_plane_integrates_to_one(plane):
     np.testing.assert_allclose(total, 1, atol=0.03)
 
 
-def test_geodesic_generates_and_has_a_density(learned, capsys):
-    summary = found(capsys, "generate", learned, "-n", "400", "--out", "samples.csv")
-    assert 1 <= summary["effective_sample_size"] <= 400
-    np.save("nodes.npy", np.linspace(-15, 15, 2001))
-    assert main(["density", learned, "nodes.npy"]) == 0
-    _, table = read_table("density.csv")
-    np.testing.assert_allclose(np.exp(table[:, 1]).sum() * 0.015, 1, atol=0.03)
-    assert "Log-density of" in capsys.readouterr().out
-    # Generated samples weigh the points that the mean is taken over.
-    summary = found(capsys, "density", learned, "samples.csv", "--out", "of_samples.csv")
-    _, table = read_table("of_samples.csv")
-    weight = read_particles("samples.csv").weight
-    np.testing.assert_allclose(summary["mean_log_density"], weight @ table[:, 1], rtol=1e-4)
-
-
 def test_a_model_is_used_in_the_precision_it_was_saved_in(tmp_path, capsys):
     out = str(build(tmp_path / "out", 1, float64=True))
     np.save("nodes.npy", np.linspace(0, 1, 5))
@@ -258,28 +216,6 @@ def test_a_model_without_checkpoint_or_unfinished_is_refused(tmp_path, capsys):
     model.mark(out)
     assert generate_from(out) == 2
     assert "no finished run" in refusal(capsys)
-
-
-@pytest.mark.parametrize(
-    ("name", "change", "expected"),
-    [
-        ("settings.json", {"target": "cells.csv"}, "leads to the samples in cells.csv"),
-        ("settings.json", {"width": 5}, "checkpoint"),
-        ("settings.json", {"matching_steps": None}, "damaged"),
-        ("settings.json", {"refinement_steps": 41}, "checkpoint"),
-        ("summary.json", {"run": "another"}, "no finished run"),
-        ("summary.json", {"dimension": None}, "damaged"),
-    ],
-)
-def test_geodesics_that_cannot_be_used_are_refused(name, change, expected, learned, tmp_path, capsys):
-    out = tmp_path / "out"
-    out.mkdir()
-    (out / "checkpoint").symlink_to(Path(learned) / "checkpoint")
-    for file in ("settings.json", "summary.json"):
-        (out / file).write_text((Path(learned) / file).read_text())
-    (out / name).write_text(json.dumps({**json.loads((out / name).read_text()), **change}))
-    assert generate_from(out) == 2
-    assert expected in refusal(capsys)
 
 
 def test_installed_command_on_a_model_of_another_topology(plane):

@@ -72,8 +72,8 @@ def generator(
     action_weight: float | Schedule = 0.002,
     velocity_weight: float | Schedule = 0.05,
     residual_weight: float | Schedule = 0.0,
-    average_decay: float = 0.98,
-    learning_rate: float = 1e-3,
+    average_decay: float = 0.95,
+    learning_rate: float = 1e-2,
     on_chunk: Callable[[str, Chunk], None] = lambda phase, chunk: None,
 ) -> Generator:
     """A generator of weighted samples, learned from weighted samples ([WFR] algorithms 1 and 2).
