@@ -69,7 +69,7 @@ def generation(key: jax.Array, name: str, alpha: float, train: int, fresh: int, 
 
 def ot_flow(key: jax.Array, iterations: int, batch: int) -> dict:
     source, target = measures.eight_gaussians(), measures.standard_normal(2)
-    potential, geometry = potentials.resnet(2, width=32), Geometry(jnp.inf)
+    potential, geometry = potentials.resnet(2, width=32, start=1.0), Geometry(jnp.inf)
     rate = optax.exponential_decay(0.1, DECAY_STEPS, 0.5, staircase=True)
     method = geodesics.uot_gen(
         potential,

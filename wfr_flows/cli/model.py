@@ -21,8 +21,7 @@ from wfr_flows.cli.options import InputError
 from wfr_flows.dynamics import Geometry
 from wfr_flows.geodesics import Generator, Learned
 from wfr_flows.measures import Particles
-from wfr_flows.potentials import Potential
-from wfr_flows.typing import Array, Float, Key, Params, PyTree
+from wfr_flows.typing import Array, Float, Key, PyTree
 
 FILES = ("model.json", "checkpoint")
 """What `save` writes."""
@@ -44,22 +43,8 @@ class Shape:
 
     def generator(self, **options) -> Generator:
         """The generator of this shape; ``options`` are those of the training."""
-        potential = _quiet(potentials.resnet(self.dimension, width=self.width))
+        potential = potentials.resnet(self.dimension, width=self.width)
         return geodesics.generator(potential, Geometry(self.alpha), num_steps=self.num_steps, **options)
-
-
-def _quiet(potential: Potential) -> Potential:
-    """The same network, whose training begins near 0.
-
-    With readouts of 1 the first hundred steps of Adam shrink everything, the features too. What is left of
-    them may not suffice to leave 0 again, where data that are nearly normal after whitening look alike.
-    """
-
-    def init(key: Key) -> Params:
-        params = potential.init(key)
-        return {**params, "readout": 0.03 * params["readout"], "factor": 0.1 * params["factor"]}
-
-    return potential._replace(init=init)
 
 
 class Model(NamedTuple):

@@ -41,6 +41,7 @@ class _ResNet(nn.Module):
     dim: int
     width: int
     rank: int
+    start: float
 
     def setup(self):
         dtype = jnp.result_type(float)
@@ -54,9 +55,11 @@ class _ResNet(nn.Module):
         self.opening_bias = self.param("opening_bias", uniform(inner), (self.width,))
         self.hidden = self.param("hidden", uniform(self.width), (self.width, self.width))
         self.hidden_bias = self.param("hidden_bias", uniform(self.width), (self.width,))
-        self.readout = self.param("readout", lambda _: jnp.ones(self.width, dtype))
+        self.readout = self.param("readout", lambda _: jnp.full(self.width, self.start, dtype))
         xavier = nn.initializers.xavier_uniform()
-        self.factor = self.param("factor", lambda key: xavier(key, (self.rank, inner), dtype))
+        self.factor = self.param(
+            "factor", lambda key: self.start**0.5 * xavier(key, (self.rank, inner), dtype)
+        )
         self.slope = self.param("slope", lambda _: jnp.zeros(inner, dtype))
         self.constant = self.param("constant", lambda _: jnp.zeros((), dtype))
 
@@ -95,7 +98,7 @@ class _ResNet(nn.Module):
         return jnp.sum((chained @ (in_space @ in_space.T)) * chained, axis=1)
 
 
-def resnet(dim: int, *, width: int = 32, rank: int | None = None) -> Potential:
+def resnet(dim: int, *, width: int = 32, rank: int | None = None, start: float = 0.03) -> Potential:
     """The potential of OT-Flow and [WFR]: ``Φ(s) = ωᵀN(s) + ½ sᵀAᵀAs + bᵀs + c`` with ``s = (x, t)``.
 
     ``N(s) = u₀ + σ(K₁u₀ + b₁)``, ``u₀ = σ(K₀s + b₀)``, ``σ(x) = |x| + log(1 + e^{-2|x|})``. With
@@ -108,18 +111,23 @@ def resnet(dim: int, *, width: int = 32, rank: int | None = None) -> Potential:
       dim: dimension ``d >= 1`` of space.
       width: ``m``, units of both layers.
       rank: rows of ``A``; ``min(10, d + 1)`` by default.
+      start: what ``ω`` and ``AᵀA`` begin at, in units of OT-Flow's start. From 1 the first steps of Adam
+        shrink the features along with the potential, and what is left of them may not suffice to leave a
+        quadratic potential again.
 
     Returns:
       A `Potential` whose parameters are a flat dict in jax's default float type.
 
     Raises:
-      ValueError: ``dim``, ``width`` or ``rank`` below 1.
+      ValueError: ``dim``, ``width`` or ``rank`` below 1, or a ``start`` that is not positive.
     """
     rank = min(10, dim + 1) if rank is None else rank
     for name, size in (("dim", dim), ("width", width), ("rank", rank)):
         if size < 1:
             raise ValueError(f"{name} is {size}; give at least 1.")
-    module = _ResNet(dim, width, rank)
+    if not start > 0:
+        raise ValueError(f"start is {start}; give a number > 0.")
+    module = _ResNet(dim, width, rank, start)
 
     def init(key: Key) -> Params:
         dtype = jnp.result_type(float)
