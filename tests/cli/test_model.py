@@ -20,7 +20,7 @@ def build(out, dimension, *, float64=False):
     """A directory as posterior leaves it, of a flow that nothing was learned for."""
     with jax.enable_x64(float64):
         shape = model.Shape(dimension, 4, 0.5, 4, float64)
-        potential = potentials.resnet(dimension, width=4)
+        potential = potentials.resnet(dimension, width=4, start=1.0)
         params = jax.tree.map(lambda leaf: 0.25 * leaf, potential.init(jax.random.key(1)))
         normal = measures.standard_normal(dimension).sample(jax.random.key(2), 20000)
         total = geodesics.log_normaliser(potential, Geometry(0.5), params, normal, num_steps=8)

@@ -17,7 +17,7 @@ from wfr_flows.dynamics import Geometry, flow, time_grid
 from wfr_flows.measures import Particles, particles
 from wfr_flows.potentials import quadratic, resnet
 
-NET = resnet(2, width=6)
+NET = resnet(2, width=6, start=1.0)
 
 
 @partial(jax.jit, static_argnames="spherical")
@@ -145,7 +145,7 @@ def test_log_det_is_that_of_the_jacobian_of_the_flow_map():
 def test_density_changes_as_weights_and_volumes_do():
     # On a line of particles with weights rho0(x) dx, the density rho0 · w(1)/w(0) · exp(-log_det) at the
     # moved points, integrated over the moved points, must give the same means as the moved weights do.
-    net = resnet(1, width=6)
+    net = resnet(1, width=6, start=1.0)
     params = jax.jit(net.init)(jax.random.key(7))
     x = np.linspace(-9, 9, 801)
     rho = np.exp(-0.5 * x**2) / np.sqrt(2 * np.pi)

@@ -183,11 +183,21 @@ def test_init_follows_the_default_float_type():
 
 
 def test_resnet_starts_as_the_paper_says():
-    params = resnet(12, width=8).init(jax.random.key(0))
+    params = resnet(12, width=8, start=1.0).init(jax.random.key(0))
     assert params["factor"].shape == (10, 13)
     np.testing.assert_array_equal(params["readout"], 1.0)
     np.testing.assert_array_equal(params["slope"], 0.0)
     np.testing.assert_array_equal(params["constant"], 0.0)
+
+
+def test_resnet_starts_small_where_asked():
+    # The head, which is linear in them, in proportion; the features as they were.
+    large, small = (resnet(3, width=8, start=start).init(jax.random.key(0)) for start in (1.0, 0.04))
+    np.testing.assert_allclose(small["readout"], 0.04 * large["readout"], rtol=1e-12)
+    np.testing.assert_allclose(small["factor"], 0.2 * large["factor"], rtol=1e-12)
+    np.testing.assert_array_equal(small["hidden"], large["hidden"])
+    with pytest.raises(ValueError, match="start"):
+        resnet(3, start=0.0)
 
 
 def test_resnet_value_is_the_formula_of_the_docstring():
