@@ -6,6 +6,8 @@ from typing import NamedTuple
 import diffrax
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
 
 from wfr_flows.dynamics import Geometry, Trajectory, time_grid
 from wfr_flows.geodesics.density import LogDensity, carried_log_density, gauge_flow, log_normaliser
@@ -84,11 +86,17 @@ def objective(
         if isinstance(weight, int | float) and not weight >= 0:
             raise ValueError(f"{name}_weight is {weight}; give a number >= 0.")
 
+    # Without growth the normaliser is 1, and nothing need be carried backward.
+    balanced = not isinstance(geometry.alpha, Tracer) and bool(np.isinf(geometry.alpha))
+
     def evaluate(params: Params, source: Particles, target: Particles) -> Objective:
         source = source.normalise()
         forward = gauge_flow(potential, geometry, params, source, time_grid(num_steps), solver=solver)
-        log_mass = log_normaliser(potential, geometry, params, target, num_steps=num_steps, solver=solver)
-        log_density = carried_log_density(forward, target_log_density) - log_mass
+        log_density = carried_log_density(forward, target_log_density)
+        if not balanced:
+            log_density -= log_normaliser(
+                potential, geometry, params, target, num_steps=num_steps, solver=solver
+            )
         cross_entropy = -jnp.sum(source.weight * log_density)
         costs = running_costs(potential, geometry, params, forward)
         total = cross_entropy + sum(weight * getattr(costs, name) for name, weight in weights.items())
