@@ -11,7 +11,7 @@ from helpers import directional_difference, numerical_gradient, random_like, sin
 
 from wfr_flows.measures import Particles, particles
 from wfr_flows.metrics import energy_distance, mmd, samples, sliced_wasserstein
-from wfr_flows.static import bounds
+from wfr_flows.numerics import blocks as numerics_blocks
 
 KEY = jax.random.key(3)
 REPEATABLE = {
@@ -208,7 +208,7 @@ def test_blocks_change_nothing(distance, monkeypatch):
     whole = jax.jit(jax.value_and_grad(distance))(a, b)
     # Three points at a time, and four directions.
     monkeypatch.setattr(samples, "_NUMBERS_PER_PAIR", 1)
-    monkeypatch.setattr(bounds, "_BLOCK", 3 * 9)
+    monkeypatch.setattr(numerics_blocks, "_BLOCK", 3 * 9)
     monkeypatch.setattr(samples, "_AT_ONCE", 5 * 16)
     blocks = jax.jit(jax.value_and_grad(partial(distance)))(a, b)
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-11, atol=1e-13), blocks, whole)

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wfr_flows.measures import particles
+from wfr_flows.numerics import blocks
 from wfr_flows.static import bounds, solver
 from wfr_flows.static.multiscale import _smallest, coarsen
 
@@ -20,6 +21,19 @@ _dense = jax.jit(solver.wfr)
 def _listed(source, target, alpha):
     assert solver._DENSE_PAIRS == 1
     return solver.wfr(source, target, alpha)
+
+
+@jax.jit
+def _listed_hellinger(source, target, alpha):
+    assert solver._DENSE_PAIRS == 1
+    return solver.gaussian_hellinger(source, target, alpha)
+
+
+@jax.jit
+def _dense_hellinger(source, target, alpha):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(solver, "_DENSE_PAIRS", 1 << 23)
+        return solver.gaussian_hellinger(source, target, alpha)
 
 
 @pytest.fixture
@@ -80,6 +94,14 @@ def test_listed_pairs_agree_with_all_pairs(case, multiscale):
         np.testing.assert_allclose(plan.sum(axis=0), target.weight, rtol=1e-9, atol=1e-15)
 
 
+@pytest.mark.parametrize("spread", [10.0, 30.0])
+def test_pairs_that_cost_many_penalties_stall_neither_path(spread, multiscale):
+    source, target = (m._replace(position=spread * m.position) for m in _clouds(2))
+    result = _listed_hellinger(source, target, 1.0)
+    assert result.converged
+    _assert_same(result, _dense_hellinger(source, target, 1.0))
+
+
 def test_potentials_are_feasible_between_all_pairs(multiscale):
     source, target = _clouds(2)
     f, g = _listed(source, target, 1.0).potentials
@@ -123,7 +145,7 @@ def test_coarsening_is_finite_with_ties_and_zero_weights(rows):
 
 def test_memory_grows_linearly(multiscale, monkeypatch):
     # Compiled only. Small blocks and few cells, so that neither hides what grows.
-    monkeypatch.setattr(bounds, "_BLOCK", 1 << 15)
+    monkeypatch.setattr(blocks, "_BLOCK", 1 << 15)
     monkeypatch.setattr("wfr_flows.static.multiscale._CELLS", 32)
 
     def temporary(size):

@@ -12,8 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from wfr_flows.measures import Particles
-from wfr_flows.numerics import running_total, squared_distance
-from wfr_flows.static.bounds import in_blocks
+from wfr_flows.numerics import in_blocks, running_total, squared_distance
 from wfr_flows.typing import Array, ArrayLike, Float, Key, Scalar
 
 Kernel = Callable[[Array], Array]

@@ -1,5 +1,6 @@
 """Stateless mathematics: cone functions with their limits, pairwise costs, quadrature, weighted draws."""
 
+from wfr_flows.numerics.blocks import in_blocks
 from wfr_flows.numerics.cone import (
     REACH,
     arcsinc_squared,
@@ -15,6 +16,7 @@ from wfr_flows.numerics.sampling import inverse_distribution, running_total
 __all__ = [
     "REACH",
     "arcsinc_squared",
+    "in_blocks",
     "inverse_alpha",
     "inverse_distribution",
     "log_cos_ratio",

@@ -6,13 +6,11 @@ import jax
 import jax.numpy as jnp
 
 from wfr_flows.measures import Particles
-from wfr_flows.numerics import inverse_alpha, saturate, squared_distance, transport_cost
+from wfr_flows.numerics import in_blocks, inverse_alpha, saturate, squared_distance, transport_cost
 from wfr_flows.static.diracs import Diracs, coupling_cost
 from wfr_flows.static.plans import SparsePlan, ratio
 from wfr_flows.typing import Array, ArrayLike, Bool, Float, Scalar
 
-# Numbers of one block of pairs.
-_BLOCK = 1 << 22
 # Rows and columns that get less of their weight than this are as good as missed.
 _LEAST_SHARE = 1e-12
 # A pair that costs this many times the penalty saves the share e^-30 of the mass at most.
@@ -153,17 +151,6 @@ def half_transform(
         return problem.capped(jnp.min(jnp.where(present, cost - start, jnp.inf), axis=1))
 
     return in_blocks(block, points, potential.size)
-
-
-def in_blocks(function, points: Float[Array, "m d"], row_length: int):
-    """``function`` of ``points``, as many at a time as keep ``row_length`` numbers for each in memory."""
-    size = max(1, min(points.shape[0], _BLOCK // row_length))
-    if size == points.shape[0]:
-        return function(points)
-    count = -(-points.shape[0] // size)
-    padded = jnp.pad(points, ((0, count * size - points.shape[0]), (0, 0)), mode="edge")
-    result = jax.lax.map(function, padded.reshape(count, size, -1))
-    return jax.tree.map(lambda a: a.reshape(count * size, *a.shape[2:])[: points.shape[0]], result)
 
 
 def shift(

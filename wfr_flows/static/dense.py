@@ -12,10 +12,9 @@ from wfr_flows.static.bounds import DualPotentials, Penalised, tighten
 from wfr_flows.static.interior_point import Path, Problem, begin, between, feasible, follow
 from wfr_flows.static.pairs import AllPairs
 from wfr_flows.static.plans import heaviest, ratio
-from wfr_flows.static.result import Assess, StaticResult, unknown
+from wfr_flows.static.result import Assess, StaticResult, accept_rounding, unknown
 from wfr_flows.typing import Array, Bool, Scalar
 
-_ROUNDING = 10.0
 _FIRST_TOLERANCE = 5.0
 _NEXT_TOLERANCE = 0.1
 _LEAST_TOLERANCE = 1e-6
@@ -89,12 +88,6 @@ def _refined(
 
     path = begin(problem, pairs, feasible(problem, pairs, start, margin))
     return jax.lax.while_loop(unfinished, refine, (path, nothing, first))[1]
-
-
-def accept_rounding(result: StaticResult, unit: Scalar) -> StaticResult:
-    """A gap of a few rounding errors is as good as none: of equal measures every relative gap is infinite."""
-    floor = _ROUNDING * jnp.finfo(unit.dtype).eps * unit
-    return result._replace(converged=result.converged | (jnp.abs(result.gap) <= floor))
 
 
 def _scaled(

@@ -9,15 +9,14 @@ import jax
 import jax.numpy as jnp
 
 from wfr_flows.measures import Particles
-from wfr_flows.numerics import transport_cost
+from wfr_flows.numerics import in_blocks, transport_cost
 from wfr_flows.static import dense
 from wfr_flows.static.annealing import History, extrapolate, least_smoothing, settle, smoothed_plan
-from wfr_flows.static.bounds import DualPotentials, Penalised, c_transform, half_transform, in_blocks
-from wfr_flows.static.dense import accept_rounding
+from wfr_flows.static.bounds import DualPotentials, Penalised, c_transform, half_transform
 from wfr_flows.static.interior_point import Problem, begin, between, feasible, follow
 from wfr_flows.static.pairs import ListedPairs
 from wfr_flows.static.plans import SparsePlan, listed_twice
-from wfr_flows.static.result import Assess, StaticResult, unknown
+from wfr_flows.static.result import Assess, StaticResult, accept_rounding, unknown
 from wfr_flows.typing import Array, Bool, Float, Int, Scalar
 
 _CELLS = 512
@@ -255,7 +254,8 @@ def _nearest(
 ) -> tuple[DualPotentials, ListedPairs]:
     """c-transforms of a potential on the target, and for every particle its partners of least slack.
 
-    In single precision, which is several times as fast, where that can tell whether the tolerance is reached.
+    The c-transforms are capped, see `Penalised.capped`. In single precision, which is several times as fast,
+    where that can tell whether the tolerance is reached.
     """
     center = target.position.mean(axis=0)
     dtype = jnp.float32 if tolerance >= _SINGLE_TOLERANCE else potential.dtype
@@ -266,17 +266,18 @@ def _nearest(
         members = -(-potential.size // (_GROUPS * count))
         present = measure.log_weight > -jnp.inf
         padding = (0, members * _GROUPS * count - potential.size)
-        potential = jnp.pad(jnp.where(present, potential, -jnp.inf), padding, constant_values=-jnp.inf)
+        start = jnp.where(present, problem.capped(potential.astype(dtype)), -jnp.inf)
+        start = jnp.pad(start, padding, constant_values=-jnp.inf)
         position = jnp.pad(measure.position - center, (padding, (0, 0))).astype(dtype)
 
         def block(some: Float[Array, "b d"]) -> tuple[Float[Array, " b"], Int[Array, "b p"]]:
             cost, reachable = problem.cost(some, position)
-            slack = jnp.where(reachable, cost - potential.astype(dtype), jnp.inf)
-            least = slack.min(axis=1)
+            slack = jnp.where(reachable, cost - start, jnp.inf)
+            least = problem.capped(slack.min(axis=1))
             excess = slack - jnp.where(jnp.isfinite(least), least, 0.0)[:, None]
             return least, _smallest(excess.astype(jnp.float32), members, count)
 
-        least, partner = in_blocks(block, (points - center).astype(dtype), potential.size)
+        least, partner = in_blocks(block, (points - center).astype(dtype), start.size)
         return least.astype(potential.dtype), jnp.minimum(partner, measure.log_weight.size - 1)
 
     rows, by_row = partners(potential, target, source.position)

@@ -6,8 +6,7 @@ import numpy as np
 from jax.core import Tracer
 
 from wfr_flows.measures import Particles
-from wfr_flows.numerics import REACH, inverse_alpha, saturate, sinc_squared, squared_distance
-from wfr_flows.static.bounds import in_blocks
+from wfr_flows.numerics import REACH, in_blocks, inverse_alpha, saturate, sinc_squared, squared_distance
 from wfr_flows.static.diracs import cone_angle, spherical_time
 from wfr_flows.static.result import StaticResult
 from wfr_flows.static.solver import semi_coupling

@@ -11,6 +11,8 @@ from wfr_flows.static.bounds import DualPotentials
 from wfr_flows.static.plans import SparsePlan
 from wfr_flows.typing import Array, Scalar
 
+_ROUNDING = 10.0
+
 
 class StaticResult(NamedTuple):
     """An exact distance with its certificate.
@@ -48,3 +50,13 @@ def unknown(certify: Callable[..., StaticResult], *arguments) -> StaticResult:
     shapes = jax.eval_shape(certify, *arguments)
     blank: StaticResult = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
     return blank._replace(value=jnp.full_like(blank.value, jnp.inf), gap=jnp.full_like(blank.gap, jnp.inf))
+
+
+def rounding(size: Scalar) -> Scalar:
+    """A few rounding errors of numbers of this size."""
+    return _ROUNDING * jnp.finfo(size.dtype).eps * size
+
+
+def accept_rounding(result: StaticResult, unit: Scalar) -> StaticResult:
+    """A gap of a few rounding errors is as good as none: of equal measures every relative gap is infinite."""
+    return result._replace(converged=result.converged | (jnp.abs(result.gap) <= rounding(unit)))

@@ -24,12 +24,11 @@ from wfr_flows.static.bounds import (
 )
 from wfr_flows.static.diracs import Diracs, coupling_cost, spherical_from_plain
 from wfr_flows.static.plans import SparsePlan, rounded
-from wfr_flows.static.result import StaticResult
+from wfr_flows.static.result import StaticResult, rounding
 from wfr_flows.typing import Array, ArrayLike, Scalar
 
 _MASS_TOLERANCE = 1e-4
 _DENSE_PAIRS = 1 << 23
-_ROUNDING = 10.0
 
 
 class _Kind(NamedTuple):
@@ -235,8 +234,7 @@ def _certified(
         gap = value - lower
         # Bounds that cross by more than rounding prove that one of them is wrong.
         size = dual_value(jax.tree.map(jnp.abs, potentials), *weights, k)
-        crossing = _ROUNDING * jnp.finfo(gap.dtype).eps * size
-        converged = (gap <= tolerance * value) & (gap >= -tolerance * value - crossing)
+        converged = (gap <= tolerance * value) & (gap >= -tolerance * value - rounding(size))
         return StaticResult(value, lower, gap, potentials, plan, num_iterations, converged)
 
     num_pairs = source.log_weight.size * target.log_weight.size
