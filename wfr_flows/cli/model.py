@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from wfr_flows import geodesics, measures, potentials, training
 from wfr_flows.cli.directory import read_json
@@ -21,7 +20,7 @@ from wfr_flows.cli.options import InputError
 from wfr_flows.dynamics import Geometry
 from wfr_flows.geodesics import Generator, Learned
 from wfr_flows.measures import Particles
-from wfr_flows.typing import Array, Float, Key, PyTree
+from wfr_flows.typing import Array, Float, Key
 
 FILES = ("model.json", "checkpoint")
 """What `save` writes."""
@@ -105,8 +104,7 @@ def save(out: Path, shape: Shape, learned: Learned) -> str:
     for stray in (out / "checkpoint").glob("*"):
         if stray.is_dir() and stray.name != str(before):
             shutil.rmtree(stray)
-    # As numpy arrays, which carry no device: another machine can restore them.
-    training.save(out / "checkpoint", step, jax.tree.map(np.asarray, learned))
+    training.save(out / "checkpoint", step, learned)
     run = str(uuid.uuid4())
     saved = {
         "made_by": _MADE_BY,
@@ -163,7 +161,7 @@ def _of_posterior(directory: Path, saved: dict):
             jnp.zeros((shape.dimension, shape.dimension)),
             jnp.zeros(()),
         )
-        return _of_shape(training.restore(directory / "checkpoint", start, saved["step"]), start)
+        return training.restore(directory / "checkpoint", start, saved["step"])
 
     return shape, restore
 
@@ -192,7 +190,6 @@ def _of_geodesic(directory: Path, saved: dict):
     def restore() -> Learned:
         params = pipeline.trained(directory / "checkpoint", settings, shape.dimension)
         potential = potentials.resnet(shape.dimension, width=shape.width)
-        params = _of_shape(params, jax.eval_shape(potential.init, jax.random.key(0)))
         normal = measures.standard_normal(shape.dimension).sample(jax.random.key(0), _NORMALISER_PARTICLES)
         total = jax.jit(geodesics.log_normaliser, static_argnums=0, static_argnames="num_steps")(
             potential, Geometry(shape.alpha), params, normal, num_steps=2 * shape.num_steps
@@ -200,13 +197,6 @@ def _of_geodesic(directory: Path, saved: dict):
         return Learned(params, jnp.zeros(shape.dimension), jnp.eye(shape.dimension), total)
 
     return shape, restore
-
-
-def _of_shape(found: PyTree, like: PyTree) -> PyTree:
-    """What was restored, if its arrays have the shapes they should; orbax does not look."""
-    if jax.tree.map(jnp.shape, found) != jax.tree.map(lambda leaf: leaf.shape, like):
-        raise ValueError("arrays of other shapes")
-    return found
 
 
 def _shape(path: Path, saved: dict) -> Shape:

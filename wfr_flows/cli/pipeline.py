@@ -189,9 +189,9 @@ def _train(key, problem, settings, potential, params, exact, directory, clock, c
 
 
 def _matching(settings: Settings, potential: Potential, geometry: Geometry, diracs: static.Diracs) -> Method:
-    match = geodesics.matching(potential, geometry, diracs)
-    optimiser = geodesics.cosine_adam(settings.matching_steps)
-    return training.gradient_method(lambda p, k, _: (match(p, k), ()), optimiser)
+    return geodesics.matching_method(
+        potential, geometry, diracs, geodesics.cosine_adam(settings.matching_steps)
+    )
 
 
 def _refinement(settings: Settings, potential: Potential, geometry: Geometry, target: Distribution) -> Method:
@@ -247,18 +247,14 @@ class _Monitor:
     def __exit__(self, kind, error, trace):
         self._bars.__exit__(kind, error, trace)
         if isinstance(error, NonFiniteError):
-            self._save(error.step, error.state)
+            training.save(self._directory, self._offset + error.step, error.state)
 
     def __call__(self, chunk: Chunk, **terms: jax.Array) -> None:
         self._bars.show(self._name, chunk.step, **terms)
         last = chunk.step == self._num_steps
         if last or time.monotonic() - self._saved_at > _SECONDS_BETWEEN_SAVES:
-            self._save(chunk.step, chunk.state)
+            training.save(self._directory, self._offset + chunk.step, chunk.state)
             self._saved_at = time.monotonic()
-
-    def _save(self, step: int, state: PyTree) -> None:
-        # As numpy arrays, which carry no device: another machine can restore them.
-        training.save(self._directory, self._offset + step, jax.tree.map(np.asarray, state))
 
 
 def _evaluate(

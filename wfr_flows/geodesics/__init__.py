@@ -3,7 +3,7 @@
 from wfr_flows.geodesics.density import carried_log_density, gauge_flow, log_density, log_normaliser
 from wfr_flows.geodesics.generate import generate
 from wfr_flows.geodesics.generator import Generator, Learned, generator, whitening
-from wfr_flows.geodesics.matching import matching
+from wfr_flows.geodesics.matching import matching, matching_method
 from wfr_flows.geodesics.objective import Objective, RunningCosts, objective, running_costs
 from wfr_flows.geodesics.online import Online, begin, update
 from wfr_flows.geodesics.uot_gen import cosine_adam, uot_gen
@@ -23,6 +23,7 @@ __all__ = [
     "log_density",
     "log_normaliser",
     "matching",
+    "matching_method",
     "objective",
     "running_costs",
     "uot_gen",

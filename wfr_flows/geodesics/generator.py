@@ -11,11 +11,11 @@ from wfr_flows import static
 from wfr_flows.dynamics import Geometry
 from wfr_flows.geodesics.density import log_density, log_normaliser
 from wfr_flows.geodesics.generate import generate
-from wfr_flows.geodesics.matching import matching
+from wfr_flows.geodesics.matching import matching_method
 from wfr_flows.geodesics.uot_gen import Schedule, cosine_adam, uot_gen
-from wfr_flows.measures import Particles, resample, standard_normal
-from wfr_flows.potentials import Potential
-from wfr_flows.training import Chunk, Method, gradient_method, run
+from wfr_flows.measures import Particles, moments, resample, standard_normal
+from wfr_flows.potentials import InitFn, Potential
+from wfr_flows.training import Chunk, Method, run
 from wfr_flows.typing import Array, Float, Key, Params, Scalar
 
 _PLAN_TOLERANCE = 1e-3
@@ -111,17 +111,18 @@ def generator(
         partial(_matched, potential, geometry, num_pairs, matching_steps, next(tell)),
         partial(_refined, refinement, batch, refinement_steps, next(tell)),
     )
-    learn = partial(_learn, potential, geometry, 2 * num_steps, phases)
+    # Compiled once for all that is learned.
+    normaliser = jax.jit(partial(log_normaliser, potential, geometry, num_steps=2 * num_steps))
+    learn = partial(_learn, potential.init, phases, normaliser)
     sample = partial(_sample, potential, geometry, 2 * num_steps)
     density = partial(_log_density, potential, geometry, 2 * num_steps)
     return Generator(learn, sample, density)
 
 
 def _learn(
-    potential: Potential,
-    geometry: Geometry,
-    num_steps: int,
+    init: InitFn,
     phases: Sequence[Callable[[Key, Params, Particles], Params]],
+    normaliser: Callable[[Params, Particles], Scalar],
     key: Key,
     source: Particles,
     /,
@@ -131,12 +132,11 @@ def _learn(
     init_key, normaliser_key, *keys = jax.random.split(key, 2 + len(phases))
     center, factor = whitening(source)
     white = source._replace(position=_whiten(source.position, center, factor)).normalise()
-    params = potential.init(init_key) if start is None else start.params
+    params = init(init_key) if start is None else start.params
     for phase_key, phase in zip(keys, phases, strict=True):
         params = phase(phase_key, params, white)
     many = standard_normal(center.size).sample(normaliser_key, _NORMALISER_PARTICLES)
-    total = jax.jit(partial(log_normaliser, potential, geometry, num_steps=num_steps))(params, many)
-    return Learned(params, center, factor, total)
+    return Learned(params, center, factor, normaliser(params, many))
 
 
 def _sample(
@@ -180,8 +180,8 @@ def _matched(
     source_key, target_key, train_key = jax.random.split(key, 3)
     few = white if white.log_weight.size <= num_pairs else resample(source_key, white, num_pairs)
     target = standard_normal(white.position.shape[1]).sample(target_key, few.log_weight.size)
-    match = matching(potential, geometry, _plan(few, target, geometry.alpha))
-    method = gradient_method(lambda p, k, _: (match(p, k), ()), cosine_adam(num_steps))
+    diracs = _plan(few, target, geometry.alpha)
+    method = matching_method(potential, geometry, diracs, cosine_adam(num_steps))
     start = method.init(params)
     return run(method, train_key, start, lambda _: (), num_steps, on_chunk=on_chunk).params
 
@@ -213,10 +213,7 @@ def whitening(measure: Particles) -> tuple[Float[Array, " d"], Float[Array, "d d
 
     Directions of hardly any variance, next to the widest, get a little.
     """
-    weight = measure.normalise().weight
-    center = weight @ measure.position
-    apart = measure.position - center
-    covariance = (weight[:, None] * apart).T @ apart
+    center, covariance = moments(measure)
     widest = jnp.max(jnp.diagonal(covariance))
     least = _LEAST_VARIANCE * jnp.where(widest > 0, widest, 1.0)
     return center, jnp.linalg.cholesky(covariance + least * jnp.eye(center.size, dtype=center.dtype))

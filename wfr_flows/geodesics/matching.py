@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from wfr_flows.dynamics import Geometry
 from wfr_flows.numerics import inverse_distribution, running_total
@@ -15,6 +16,7 @@ from wfr_flows.static import (
     spherical_from_plain,
     spherical_travel,
 )
+from wfr_flows.training import Method, gradient_method
 from wfr_flows.typing import Array, Float, Key, Params, Scalar
 
 
@@ -75,6 +77,23 @@ def matching(
         return 0.5 * (jnp.mean(weight * (motion + reaction)) + gauge)
 
     return loss
+
+
+def matching_method(
+    potential: Potential,
+    geometry: Geometry,
+    diracs: Diracs,
+    optimiser: optax.GradientTransformation,
+    **options: int,
+) -> Method:
+    """Descent on `matching`, as a `training.Method` that takes no batches: it draws times and pairs itself.
+
+    Args:
+      potential, geometry, diracs, options: as in `matching`.
+      optimiser: an optax transformation.
+    """
+    match = matching(potential, geometry, diracs, **options)
+    return gradient_method(lambda params, key, batch: (match(params, key), ()), optimiser)
 
 
 def _draw(key: Key, total: Float[Array, " m"], num_times: int, num_pairs: int) -> tuple[Array, Array]:

@@ -2,7 +2,7 @@
 
 from wfr_flows.measures.builtin import BUILTIN, gaussian_mixture_1d
 from wfr_flows.measures.distributions import Distribution, empirical, gaussian, mixture, standard_normal
-from wfr_flows.measures.particles import Particles, particles, resample
+from wfr_flows.measures.particles import Particles, equally_weighted, moments, particles, resample
 from wfr_flows.measures.readers import read_particles, read_with_column
 from wfr_flows.measures.toys import (
     checkerboard,
@@ -22,9 +22,11 @@ __all__ = [
     "circles",
     "eight_gaussians",
     "empirical",
+    "equally_weighted",
     "gaussian",
     "gaussian_mixture_1d",
     "mixture",
+    "moments",
     "moons",
     "particles",
     "pinwheel",

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from wfr_flows.measures.particles import Particles, resample
+from wfr_flows.measures.particles import Particles, equally_weighted, resample
 from wfr_flows.typing import Array, ArrayLike, Float, Key, Scalar
 
 
@@ -69,7 +69,7 @@ def mixture(weight: ArrayLike, mean: ArrayLike, covariance: ArrayLike) -> Distri
         component = jax.random.categorical(component_key, log_weight, shape=(n,))
         noise = jax.random.normal(noise_key, (n, dim), dtype)
         position = mean[component] + jnp.einsum("nij,nj->ni", factor[component], noise)
-        return Particles(position, jnp.full((n,), -jnp.log(n), dtype))
+        return equally_weighted(position)
 
     def log_density(x: Float[Array, " d"]) -> Scalar:
         whitened = jax.vmap(lambda f, r: jax.scipy.linalg.solve_triangular(f, r, lower=True))(

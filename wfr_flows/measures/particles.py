@@ -96,6 +96,20 @@ def _check_weight(weight: np.ndarray, num: int, name: str) -> np.ndarray:
     return weight.astype(np.float64)
 
 
+def moments(measure: Particles) -> tuple[Float[Array, " d"], Float[Array, "d d"]]:
+    """Mean ``Σ w x`` and covariance ``Σ w (x-x̄)(x-x̄)ᵀ`` of the normalised measure."""
+    weight = measure.normalise().weight
+    mean = jnp.dot(weight, measure.position, precision="highest")
+    apart = measure.position - mean
+    return mean, jnp.dot((weight[:, None] * apart).T, apart, precision="highest")
+
+
+def equally_weighted(position: Float[Array, "n d"]) -> Particles:
+    """Mass 1 in equal shares."""
+    num = position.shape[0]
+    return Particles(position, jnp.full((num,), -jnp.log(num), position.dtype))
+
+
 def resample(key: Key, measure: Particles, size: int) -> Particles:
     """Draw ``size`` equally weighted particles by systematic resampling, in random order.
 

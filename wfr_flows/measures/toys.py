@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from wfr_flows.measures.distributions import Distribution, mixture
-from wfr_flows.measures.particles import Particles
+from wfr_flows.measures.particles import Particles, equally_weighted
 from wfr_flows.typing import Array, Float, Key, Scalar
 
 
@@ -25,7 +25,7 @@ def moons() -> Distribution:
         x = jnp.where(upper, jnp.cos(angle), 1 - jnp.cos(angle))
         y = jnp.where(upper, jnp.sin(angle), 0.5 - jnp.sin(angle))
         noise = 0.1 * jax.random.normal(noise_key, (n, 2))
-        return _equal(2 * (jnp.stack([x, y], axis=1) + noise) + jnp.array([-1.0, -0.2]))
+        return equally_weighted(2 * (jnp.stack([x, y], axis=1) + noise) + jnp.array([-1.0, -0.2]))
 
     return Distribution(2, sample, None)
 
@@ -42,7 +42,7 @@ def circles() -> Distribution:
         angle = 2 * jnp.pi * jax.random.uniform(angle_key, (n,))
         radius = radii[jax.random.bernoulli(side_key, shape=(n,)).astype(jnp.int32)]
         on_circle = radius[:, None] * jnp.stack([jnp.cos(angle), jnp.sin(angle)], axis=1)
-        return _equal(on_circle + noise * jax.random.normal(noise_key, (n, 2)))
+        return equally_weighted(on_circle + noise * jax.random.normal(noise_key, (n, 2)))
 
     def log_density(x: Float[Array, " d"]) -> Scalar:
         squared = jnp.sum(x**2)
@@ -62,7 +62,7 @@ def checkerboard() -> Distribution:
         column = jax.random.randint(column_key, (n,), 0, 4)
         row = 2 * jax.random.randint(row_key, (n,), 0, 2) + column % 2
         corner = jnp.stack([column, row], axis=1) - 2
-        return _equal(2 * (corner + jax.random.uniform(place_key, (n, 2))))
+        return equally_weighted(2 * (corner + jax.random.uniform(place_key, (n, 2))))
 
     def log_density(x: Float[Array, " d"]) -> Scalar:
         square = jnp.floor(x / 2)
@@ -84,7 +84,7 @@ def pinwheel() -> Distribution:
         angle = 2 * jnp.pi * arm / 5 + 0.25 * jnp.exp(along)
         x = along * jnp.cos(angle) + across * jnp.sin(angle)
         y = across * jnp.cos(angle) - along * jnp.sin(angle)
-        return _equal(2 * jnp.stack([x, y], axis=1))
+        return equally_weighted(2 * jnp.stack([x, y], axis=1))
 
     return Distribution(2, sample, None)
 
@@ -96,7 +96,7 @@ def swissroll() -> Distribution:
         angle_key, noise_key = jax.random.split(key)
         angle = jnp.pi * (1.5 + 3 * jax.random.uniform(angle_key, (n, 1)))
         spiral = angle * jnp.concatenate([jnp.cos(angle), jnp.sin(angle)], axis=1)
-        return _equal((spiral + jax.random.normal(noise_key, (n, 2))) / 5)
+        return equally_weighted((spiral + jax.random.normal(noise_key, (n, 2))) / 5)
 
     return Distribution(2, sample, None)
 
@@ -113,12 +113,6 @@ def two_spirals() -> Distribution:
         spiral = angle * jnp.concatenate([-jnp.cos(angle), jnp.sin(angle)], axis=1)
         spiral = (spiral + 0.5 * jax.random.uniform(width_key, (n, 2))) / 3
         side = jax.random.rademacher(side_key, (n, 1), spiral.dtype)
-        return _equal(side * spiral + 0.1 * jax.random.normal(noise_key, (n, 2)))
+        return equally_weighted(side * spiral + 0.1 * jax.random.normal(noise_key, (n, 2)))
 
     return Distribution(2, sample, None)
-
-
-def _equal(position: Float[Array, "n d"]) -> Particles:
-    """Mass 1 in equal shares."""
-    num = position.shape[0]
-    return Particles(position, jnp.full((num,), -jnp.log(num), position.dtype))

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from wfr_flows.measures import Particles
+from wfr_flows.measures import Particles, moments
 from wfr_flows.metrics.samples import supported
 from wfr_flows.typing import Array, ArrayLike, Float, Scalar
 
@@ -60,12 +60,15 @@ def kernel_density(
     num, dim = measure.position.shape
     dtype = measure.position.dtype
     measure = supported(measure)
+    mean, covariance = moments(measure)
     if bandwidth is None:
         if num <= dim:
             raise ValueError(f"{num} particles have no covariance in dimension {dim}; give a bandwidth.")
         exponent = -1 / (dim + 4)
         shrink = (measure.effective_sample_size * (dim + 2) / 4) ** exponent
-        factor = shrink * jnp.linalg.cholesky(_covariance(measure))
+        # Independent points of fixed weights then leave no bias.
+        unbiased = covariance / (1 - jnp.sum(measure.weight**2))
+        factor = shrink * jnp.linalg.cholesky(unbiased)
     else:
         bandwidth = jnp.asarray(bandwidth, dtype)
         if bandwidth.shape not in {(), (dim,)}:
@@ -75,7 +78,6 @@ def kernel_density(
     def whiten(x: Float[Array, " d"]) -> Float[Array, " d"]:
         return jax.scipy.linalg.solve_triangular(factor, x, lower=True)
 
-    mean = _mean(measure)
     centres = jax.vmap(whiten)(measure.position - mean)
     log_normaliser = jnp.sum(jnp.log(jnp.diagonal(factor))) + 0.5 * dim * jnp.log(2 * jnp.pi)
 
@@ -84,15 +86,3 @@ def kernel_density(
         return jax.nn.logsumexp(measure.log_weight - 0.5 * squared) - log_normaliser
 
     return log_density
-
-
-def _mean(measure: Particles) -> Float[Array, " d"]:
-    return jnp.dot(measure.weight, measure.position, precision="highest")
-
-
-def _covariance(measure: Particles) -> Float[Array, "d d"]:
-    """Weighted covariance of a probability measure: independent points of fixed weights leave no bias."""
-    weight = measure.weight
-    centred = measure.position - _mean(measure)
-    scatter = jnp.dot((weight[:, None] * centred).T, centred, precision="highest")
-    return scatter / (1 - jnp.sum(weight**2))

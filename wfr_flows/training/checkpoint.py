@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import jax
+import numpy as np
 
 from wfr_flows.typing import PyTree
 
@@ -10,8 +11,10 @@ from wfr_flows.typing import PyTree
 def save(directory: str | Path, step: int, tree: PyTree) -> None:
     """Save a tree as checkpoint ``step``; earlier ones but the last are deleted once it is complete.
 
-    A process killed while saving leaves the earlier checkpoint intact.
+    A process killed while saving leaves the earlier checkpoint intact. Arrays are saved as numpy arrays,
+    which carry no device: another machine can restore them.
     """
+    tree = jax.tree.map(np.asarray, tree)
     with _manager(directory) as manager:
         manager.save(step, args=_orbax().args.StandardSave(tree))  # pyright: ignore[reportCallIssue]
         manager.wait_until_finished()
@@ -42,7 +45,11 @@ def restore(directory: str | Path, like: PyTree, step: int | None = None) -> PyT
     abstract = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), like)
     with _manager(directory) as manager:
         try:
-            return manager.restore(step, args=_orbax().args.StandardRestore(abstract))  # pyright: ignore
+            found = manager.restore(step, args=_orbax().args.StandardRestore(abstract))  # pyright: ignore
+            # Orbax hands over arrays of other shapes as they are.
+            if jax.tree.map(np.shape, found) != jax.tree.map(np.shape, abstract):
+                raise ValueError("arrays of other shapes")
+            return found
         except Exception as error:  # orbax raises many kinds for a damaged or foreign checkpoint
             raise ValueError(
                 f"the checkpoint in {directory} is damaged or of another model; start anew ({error})."
