@@ -25,13 +25,10 @@
 
 # %%
 import os
-import sys
-import tempfile
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-from matplotlib.figure import Figure
+from common import show
 
 from wfr_flows import Geometry, geodesics, measures, plotting, potentials, static, training
 from wfr_flows.dynamics import flow, time_grid
@@ -43,19 +40,6 @@ NUM_SAMPLES, MATCHING_STEPS, REFINEMENT_STEPS, BATCH = (
 )
 
 keys = iter(jax.random.split(jax.random.key(0), 16))
-
-
-def show(figure: Figure, name: str) -> None:
-    """Display a figure in a notebook; save it to a temporary directory in a script."""
-    path = Path(tempfile.mkdtemp(prefix="wfr-notebook-")) / f"{name}.png"
-    figure.savefig(path, dpi=110)
-    if "ipykernel" in sys.modules:
-        from IPython.display import Image, display  # noqa: PLC0415
-
-        display(Image(filename=path))
-    else:
-        print(f"figure: {path}")
-
 
 # %% [markdown]
 # ## Both ends
@@ -127,10 +111,7 @@ for time in (0.25, 0.5, 0.75):
 # %%
 potential = potentials.resnet(1, width=32)
 geometry = Geometry(ALPHA)
-match = geodesics.matching(potential, geometry, diracs)
-matching = training.gradient_method(
-    lambda params, key, batch: (match(params, key), ()), geodesics.cosine_adam(MATCHING_STEPS)
-)
+matching = geodesics.matching_method(potential, geometry, diracs, geodesics.cosine_adam(MATCHING_STEPS))
 matched = training.run(
     matching,
     next(keys),

@@ -24,14 +24,11 @@
 
 # %%
 import os
-import sys
-import tempfile
 from functools import partial
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-from matplotlib.figure import Figure
+from common import show
 
 from wfr_flows import Geometry, geodesics, inference, plotting, potentials
 
@@ -40,19 +37,6 @@ NUM_SAMPLES, STAGES = (200, 1) if SMOKE else (2048, 4)
 SIZES = {"num_pairs": 100, "matching_steps": 100, "refinement_steps": 5, "batch": 64} if SMOKE else {}
 
 keys = iter(jax.random.split(jax.random.key(0), 16))
-
-
-def show(figure: Figure, name: str) -> None:
-    """Display a figure in a notebook; save it to a temporary directory in a script."""
-    path = Path(tempfile.mkdtemp(prefix="wfr-notebook-")) / f"{name}.png"
-    figure.savefig(path, dpi=110)
-    if "ipykernel" in sys.modules:
-        from IPython.display import Image, display  # noqa: PLC0415
-
-        display(Image(filename=path))
-    else:
-        print(f"figure: {path}")
-
 
 # %% [markdown]
 # ## All observations at once

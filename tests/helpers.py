@@ -61,3 +61,11 @@ def convergence_orders(errors):
     """Observed orders from errors at doubling resolution."""
     errors = np.asarray(errors, dtype=np.float64)
     return np.log2(errors[:-1] / errors[1:])
+
+
+def refusal(capsys):
+    """The one sentence that a command refused its input with."""
+    said = capsys.readouterr().err.strip()
+    assert said.startswith("wfr-flows: ")
+    assert "\n" not in said
+    return said

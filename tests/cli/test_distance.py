@@ -11,6 +11,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from helpers import refusal
 
 from wfr_flows import static
 from wfr_flows.cli import main
@@ -115,13 +116,6 @@ def test_plot_writes_a_figure(arguments, capsys):
     assert main(["distance", *arguments, "--plot", "figure.png"]) == 2
     assert "exists" in refusal(capsys)
     assert {path.name for path in Path().iterdir() if path.suffix == ".partial"} == set()
-
-
-def refusal(capsys):
-    said = capsys.readouterr().err.strip()
-    assert said.startswith("wfr-flows: ")
-    assert "\n" not in said
-    return said
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import refusal
 
 from wfr_flows import geodesics, measures, potentials
 from wfr_flows.cli import main, model
@@ -144,13 +145,6 @@ def test_points_too_far_out_are_told(line, capsys):
     summary = found(capsys, "density", line, "nodes.npy")
     assert (summary["points"], summary["not_finite"]) == (2, 1)
     assert np.isfinite(summary["mean_log_density"])
-
-
-def refusal(capsys):
-    said = capsys.readouterr().err.strip()
-    assert said.startswith("wfr-flows: ")
-    assert "\n" not in said
-    return said
 
 
 @pytest.mark.parametrize(

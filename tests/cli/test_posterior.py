@@ -6,6 +6,7 @@ import math
 import jax
 import numpy as np
 import pytest
+from helpers import refusal
 
 from wfr_flows import training
 from wfr_flows.cli import main
@@ -179,13 +180,6 @@ def test_own_results_as_input_are_not_replaced(conjugate, capsys):
     assert infer(out / "posterior.npz", out) == 2
     assert "would be replaced" in refusal(capsys)
     assert (out / "posterior.npz").read_bytes() == before
-
-
-def refusal(capsys):
-    said = capsys.readouterr().err.strip()
-    assert said.startswith("wfr-flows: ")
-    assert "\n" not in said
-    return said
 
 
 BAD_FILES = {

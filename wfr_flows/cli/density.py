@@ -6,13 +6,12 @@ from typing import Any
 
 import jax
 import numpy as np
-from rich.console import Console
 
 from wfr_flows.cli import model
 from wfr_flows.cli.files import check_new_file, read_end, told_in_one_sentence, write_points, writing
 from wfr_flows.cli.options import InputError
 from wfr_flows.cli.progress import Clock
-from wfr_flows.cli.table import show
+from wfr_flows.cli.table import complain, show
 
 DESCRIPTION = """\
 Evaluate the density of what `wfr-flows posterior` learned, or `wfr-flows geodesic` without --target.
@@ -72,8 +71,8 @@ def run(options: argparse.Namespace) -> int:
     ]
     show(summary, rows, f"Log-density of {options.checkpoint}", options)
     if summary["not_finite"]:
-        Console(stderr=True, highlight=False, soft_wrap=True).print(
-            f"wfr-flows: {summary['not_finite']} points lie too far out for {log_density.dtype}; what is"
+        complain(
+            f"{summary['not_finite']} points lie too far out for {log_density.dtype}; what is"
             " written for them is not finite."
         )
     return 0

@@ -29,6 +29,7 @@ from wfr_flows.cli.files import (
     writing,
 )
 from wfr_flows.cli.options import InputError, positive, positive_or_inf
+from wfr_flows.cli.table import complain
 from wfr_flows.measures import Particles
 
 DESCRIPTION = """\
@@ -164,8 +165,8 @@ def _report(summary: dict[str, Any], options: argparse.Namespace) -> None:
     else:
         _print_table(summary)
     if not summary["converged"]:
-        Console(stderr=True, highlight=False, soft_wrap=True).print(
-            f"wfr-flows: the bounds hold, but the gap did not fall to {summary['tolerance']:g}"
+        complain(
+            f"the bounds hold, but the gap did not fall to {summary['tolerance']:g}"
             f" of d² in {summary['precision']}."
         )
 

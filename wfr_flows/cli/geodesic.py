@@ -15,6 +15,7 @@ from wfr_flows.cli.directory import check_directory, making, read_json, refuse_t
 from wfr_flows.cli.files import write_atomically
 from wfr_flows.cli.options import InputError, add_training, count, pick, positive_or_inf, seed
 from wfr_flows.cli.progress import Clock
+from wfr_flows.cli.table import complain
 
 DESCRIPTION = """\
 Learn the spherical Wasserstein-Fisher-Rao geodesic from weighted samples to N(0, I) (or to a second file),
@@ -96,7 +97,7 @@ def run(options: argparse.Namespace) -> int:
     try:
         summary = pipeline.solve(problem, settings, options.out, Clock(), console)
     except pipeline.NonFiniteError as error:
-        Console(stderr=True, soft_wrap=True).print(f"wfr-flows: {error}", markup=False)
+        complain(str(error))
         return 1
     _report(console, summary, options.out)
     return 0

@@ -5,10 +5,9 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from rich.console import Console
-
 from wfr_flows.cli import density, distance, generate, geodesic, posterior
 from wfr_flows.cli.options import InputError
+from wfr_flows.cli.table import complain
 
 
 class _Parser(argparse.ArgumentParser):
@@ -22,17 +21,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True, parser_class=_Parser)
     for command in (geodesic, distance, posterior, generate, density):
         command.add_parser(commands)
-    errors = Console(stderr=True, highlight=False, soft_wrap=True)
     try:
         options = parser.parse_args(arguments)
         return options.run(options)
     except InputError as error:
-        errors.print(f"wfr-flows: {error}", markup=False)
+        complain(str(error))
         return 2
     except KeyboardInterrupt:
-        errors.print(
-            "wfr-flows: interrupted; a geodesic run that had begun continues with --resume.", markup=False
-        )
+        complain("interrupted; a geodesic run that had begun continues with --resume.")
         return 130
 
 

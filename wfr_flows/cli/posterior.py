@@ -26,6 +26,7 @@ from wfr_flows.cli.files import (
 )
 from wfr_flows.cli.options import InputError, add_training, count, pick, positive_or_inf, seed
 from wfr_flows.cli.progress import Bars, Clock
+from wfr_flows.cli.table import complain
 from wfr_flows.geodesics import Online
 from wfr_flows.measures import Particles
 from wfr_flows.training import Chunk, NonFiniteError
@@ -144,10 +145,9 @@ def run(options: argparse.Namespace) -> int:
     try:
         state = _learn(keys[0], prior, likelihood, shape, settings, clock, console)
     except NonFiniteError as error:
-        Console(stderr=True, highlight=False, soft_wrap=True).print(
-            f"wfr-flows: training turned non-finite at step {error.step}, and no results were written; look"
+        complain(
+            f"training turned non-finite at step {error.step}, and no results were written; look"
             f" for extreme values in {options.file} and the options.",
-            markup=False,
         )
         return 1
     with clock.stage("generation and evaluation"):
@@ -349,7 +349,7 @@ def _report(console: Console, summary: dict[str, Any], out: Path) -> None:
         console.print(f"The other {summary['dimension'] - _SHOWN} coordinates are in summary.json.")
     console.print(f"Written to {out}: {', '.join(RESULTS)}/", markup=False, soft_wrap=True)
     if (size["data"] or 0) < _FEW:
-        Console(stderr=True, highlight=False, soft_wrap=True).print(
-            f"wfr-flows: all rests on {show(size['data'], '.3g')} effective samples; give more, or samples"
+        complain(
+            f"all rests on {show(size['data'], '.3g')} effective samples; give more, or samples"
             " nearer to the posterior with their weights."
         )

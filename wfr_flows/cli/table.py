@@ -1,4 +1,4 @@
-"""Results as a table for people or as JSON for programs."""
+"""What is printed: results as a table for people or as JSON for programs, and what went wrong."""
 
 import argparse
 import json
@@ -24,3 +24,8 @@ def show(
         table.add_row(*row)
     console.print(table)
     console.print(f"Written to {options.out}", markup=False)
+
+
+def complain(message: str) -> None:
+    """Print one sentence on standard error, under the name of the program."""
+    Console(stderr=True, highlight=False, soft_wrap=True).print(f"wfr-flows: {message}", markup=False)
