@@ -111,7 +111,8 @@ for time in (0.25, 0.5, 0.75):
 # %%
 potential = potentials.resnet(1, width=32)
 geometry = Geometry(ALPHA)
-matching = geodesics.matching_method(potential, geometry, diracs, geodesics.cosine_adam(MATCHING_STEPS))
+match = geodesics.matching(potential, geometry, diracs)
+matching = geodesics.matching_method(match, geodesics.cosine_muon(MATCHING_STEPS))
 matched = training.run(
     matching,
     next(keys),
@@ -135,9 +136,8 @@ refinement = geodesics.uot_gen(
     potential,
     geometry,
     target_law.log_density,
-    geodesics.cosine_adam(REFINEMENT_STEPS),
-    action_weight=0.005,
-    velocity_weight=0.05,
+    geodesics.cosine_muon(REFINEMENT_STEPS, 1e-2),
+    regulariser=lambda params, key: 10 * match(params, key),
 )
 
 

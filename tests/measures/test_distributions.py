@@ -6,10 +6,13 @@ import scipy.stats
 
 from wfr_flows.measures import (
     BUILTIN,
+    Particles,
     eight_gaussians,
+    empirical,
     gaussian,
     gaussian_mixture_1d,
     mixture,
+    moments,
     moons,
     standard_normal,
 )
@@ -133,3 +136,32 @@ def test_standard_normal_refuses_dimensions_below_one(dim):
 def test_mixture_refuses_shapes_that_do_not_fit(weight, mean, covariance):
     with pytest.raises(ValueError, match="weight.*mean.*covariance"):
         mixture(weight, mean, covariance)
+
+
+def test_spread_has_the_moments_and_the_components_of_the_law():
+    law = mixture([0.3, 0.7], [[-2.0, 1.0], [3.0, 0.0]], np.stack([_covariance(2), np.eye(2)]))
+    even = law.spread(jax.random.key(0), 2000)
+    assert even.log_weight.size == 2000
+    np.testing.assert_allclose(even.mass, 1)
+    mean, covariance = moments(even)
+    np.testing.assert_allclose(mean, [1.5, 0.3], atol=0.01)
+    many = moments(law.sample(jax.random.key(1), 200_000))[1]
+    np.testing.assert_allclose(covariance, many, atol=0.1)
+
+
+def test_spread_is_closer_to_the_law_than_a_sample():
+    law = gaussian_mixture_1d()
+    cdf = lambda x: scipy.stats.norm.cdf(x, -3) / 3 + 2 * scipy.stats.norm.cdf(x, 3) / 3  # noqa: E731
+    even, independent = (
+        scipy.stats.kstest(draw(jax.random.key(0), 1000).position[:, 0], cdf).statistic
+        for draw in (law.spread, law.sample)
+    )
+    assert 5 * even < independent
+
+
+def test_spread_of_a_weighted_sample_is_the_sample_where_it_fits():
+    measure = Particles(jnp.arange(5.0)[:, None], jnp.log(jnp.array([1.0, 2.0, 3.0, 4.0, 0.0])))
+    law = empirical(measure)
+    whole = law.spread(jax.random.key(0), 5)
+    np.testing.assert_allclose(whole.weight, measure.weight / 10)
+    assert law.spread(jax.random.key(0), 3).log_weight.size == 3

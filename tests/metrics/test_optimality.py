@@ -28,3 +28,11 @@ def test_momentum_is_constant_on_exact_geodesics_and_not_otherwise(key):
     raw = jnp.log(states.mass)
     np.testing.assert_allclose(metrics.momentum_variation(states.velocity, raw), 0, atol=1e-6)
     assert metrics.momentum_variation(states.velocity, jnp.zeros_like(raw)) > 0.01
+
+
+def test_slope_error_of_a_line_and_of_a_bend():
+    time = jnp.linspace(0.0, 1.0, 101)
+    np.testing.assert_allclose(metrics.slope_error(time, 3 - 2 * time, -2.0), 0, atol=1e-12)
+    np.testing.assert_allclose(metrics.slope_error(time, 3 - 2.2 * time, -2.0), 0.1, rtol=1e-9)
+    # d/dt of t² is 2t, off its mean 1 by 2t - 1, whose rms is 1/√3.
+    np.testing.assert_allclose(metrics.slope_error(time, time**2, 1.0), 1 / np.sqrt(3), rtol=1e-3)

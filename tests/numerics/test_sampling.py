@@ -1,8 +1,9 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
-from wfr_flows.numerics import inverse_distribution, running_total
+from wfr_flows.numerics import inverse_distribution, lattice, running_total
 
 
 def test_draws_follow_the_weights_and_skip_the_weightless(key):
@@ -20,3 +21,31 @@ def test_float32_draws_from_many_tiny_weights_all_have_weight(key):
     assert (jnp.diff(total) >= 0).all()
     index = inverse_distribution(total, 1 - jax.random.uniform(key, (200_000,), jnp.float32))
     assert (weight[index] > 0).all()
+
+
+@pytest.mark.parametrize("dim", [1, 2, 5, 12])
+def test_lattice_is_inside_the_cube_and_uniform(dim, key):
+    points = jax.vmap(lambda k: lattice(k, 7, dim))(jax.random.split(key, 4000))
+    assert ((points > 0) & (points < 1)).all()
+    # Any single point of it is uniform: mean 1/2, variance 1/12.
+    error = np.sqrt(1 / 12 / 4000)
+    np.testing.assert_allclose(points.mean(0), 0.5, atol=5 * error)
+    np.testing.assert_allclose(points.var(0), 1 / 12, rtol=0.1)
+
+
+@pytest.mark.parametrize(("dim", "gain"), [(1, 10), (2, 5), (5, 2)])
+def test_lattice_means_have_less_noise_than_independent_ones(dim, gain, key):
+    def mean(points):
+        return jnp.mean(jnp.prod(1 + 0.5 * (points - 0.5), axis=1))
+
+    keys = jax.random.split(key, 64)
+    even = jax.vmap(lambda k: mean(lattice(k, 1000, dim)))(keys)
+    independent = jax.vmap(lambda k: mean(jax.random.uniform(k, (1000, dim))))(keys)
+    assert gain * even.std() < independent.std()
+
+
+def test_lattice_does_not_lose_precision_far_along(key):
+    # Neighbours differ by the same step, wherever in the sequence.
+    points = lattice(key, 2_000_000, 1)[:, 0]
+    step = np.diff(points) % 1
+    np.testing.assert_allclose(step, step[0], atol=3e-7)

@@ -48,6 +48,7 @@ class Settings:
     num_steps: int
     action_weight: float
     velocity_weight: float
+    matching_weight: float
     float64: bool
 
 
@@ -82,7 +83,13 @@ def add_parser(commands) -> None:
     tuning.add_argument(
         "--num-samples", type=count, help="samples of each end for the exact distance (2000; quick 500)"
     )
-    add_training(tuning, matching="5000; quick 800", refinement="300; quick 20", batch="1024; quick 512")
+    add_training(
+        tuning,
+        matching="3000; quick 800",
+        refinement="200; quick 20",
+        batch="1024; quick 512",
+        matching_weight=10.0,
+    )
     parser.set_defaults(run=run)
 
 
@@ -116,12 +123,13 @@ def _settings(options: argparse.Namespace) -> Settings:
         seed=options.seed,
         num_samples=pick(options, "num_samples", 2000, 500),
         width=options.width,
-        matching_steps=pick(options, "matching_steps", 5000, 800),
-        refinement_steps=pick(options, "refinement_steps", 300, 20),
+        matching_steps=pick(options, "matching_steps", 3000, 800),
+        refinement_steps=pick(options, "refinement_steps", 200, 20),
         batch=pick(options, "batch", 1024, 512),
         num_steps=options.num_steps,
         action_weight=options.action_weight,
         velocity_weight=options.velocity_weight,
+        matching_weight=options.matching_weight,
         float64=bool(jax.config.jax_enable_x64),  # pyright: ignore[reportAttributeAccessIssue]
     )
 
@@ -188,6 +196,7 @@ def _report(console: Console, summary: dict, out: Path) -> None:
         ("d²_SWFR(pushed source, target)", show(summary["endpoint_distance"])),
         ("effective sample size", size),
         ("relative variation of w·v", show(summary["momentum_variation"])),
+        ("relative error of d(mean Φ)/dt = -d²", show(summary["potential_slope_error"])),
         ("straightness of paths", show(summary["straightness"])),
         *((f"seconds, {name}", show(value, 1)) for name, value in summary["seconds"].items()),
     ]

@@ -46,16 +46,22 @@ def count(text: str) -> int:
     return int(text)
 
 
-def add_training(group, *, matching: str, refinement: str, batch: str) -> None:
+def add_training(group, *, matching: str, refinement: str, batch: str, matching_weight: float) -> None:
     """Add the options that tune a learned flow; the texts tell the defaults that the command picks."""
     add = group.add_argument
-    add("--width", type=count, default=32, help="width of the potential network (32)")
+    add("--width", type=count, default=64, help="width of the potential network (64)")
     add("--matching-steps", type=count, help=f"warm-start steps ({matching})")
     add("--refinement-steps", type=count, help=f"UOT-gen steps ({refinement})")
     add("--batch", type=count, help=f"particles per refinement step at either end ({batch})")
     add("--num-steps", type=count, default=8, help="Runge-Kutta steps while training (8)")
-    add("--action-weight", type=non_negative, default=0.002, help="gamma1 (0.002)")
-    add("--velocity-weight", type=non_negative, default=0.05, help="gamma2 (0.05)")
+    add("--action-weight", type=non_negative, default=0.0, help="gamma1 (0)")
+    add("--velocity-weight", type=non_negative, default=0.0, help="gamma2 (0)")
+    add(
+        "--matching-weight",
+        type=non_negative,
+        default=matching_weight,
+        help=f"of the matching loss in refinement ({matching_weight:g})",
+    )
 
 
 def pick(options: argparse.Namespace, name: str, full: int, quick: int) -> int:

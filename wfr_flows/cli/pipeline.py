@@ -36,15 +36,15 @@ _EVALUATION_STEPS = 16
 _EVALUATION_PARTICLES = 4096
 _NORMALISER_PARTICLES = 32768
 _SECONDS_BETWEEN_SAVES = 5.0
+_REFINEMENT_RATE = 1e-2
+_AVERAGE_DECAY = 0.95
 
 
 class Problem(NamedTuple):
-    """Both ends as distributions; a file also as its weighted sample."""
+    """Both ends as distributions."""
 
     source: Distribution
     target: Distribution
-    source_sample: Particles | None
-    target_sample: Particles | None
 
 
 class Exact(NamedTuple):
@@ -67,6 +67,7 @@ class Evaluation(NamedTuple):
     kl: jax.Array | None
     kl_standard_error: jax.Array | None
     momentum_variation: jax.Array
+    potential_slope_error: jax.Array
     straightness: jax.Array
 
 
@@ -75,21 +76,22 @@ def load(options: argparse.Namespace) -> Problem:
     files = [name for name in (options.source, options.target) if name and name not in measures.BUILTIN]
     check_weights(options.weights, files)
     with told_in_one_sentence():
-        source, source_sample = _end(options.source, options.weights)
-        if options.target is None:
-            return Problem(source, measures.standard_normal(source.dim), source_sample, None)
-        target, target_sample = _end(options.target, options.weights)
+        source = _end(options.source, options.weights)
+        target = (
+            measures.standard_normal(source.dim)
+            if options.target is None
+            else _end(options.target, options.weights)
+        )
     check_dimensions(source.dim, target.dim)
-    return Problem(source, target, source_sample, target_sample)
+    return Problem(source, target)
 
 
-def _end(name: str, weights: str | None) -> tuple[Distribution, Particles | None]:
+def _end(name: str, weights: str | None) -> Distribution:
     if name in measures.BUILTIN:
-        return measures.BUILTIN[name](), None
+        return measures.BUILTIN[name]()
     if not Path(name).suffix and not Path(name).exists():
         raise InputError(f"'{name}' is neither a file nor one of {', '.join(measures.BUILTIN)}.")
-    sample = read_end(name, weights)
-    return measures.empirical(sample), sample.normalise()
+    return measures.empirical(read_end(name, weights))
 
 
 def solve(problem: Problem, settings: Settings, out: Path, clock: Clock, console: Console) -> dict[str, Any]:
@@ -129,26 +131,20 @@ def _distance(source: Particles, target: Particles, alpha: float) -> static.Stat
 
 def _exact(key: Key, problem: Problem, settings: Settings) -> Exact:
     source_key, target_key = jax.random.split(key)
-    source = _sample(source_key, problem.source, problem.source_sample, settings.num_samples)
-    target = _sample(target_key, problem.target, problem.target_sample, settings.num_samples)
+    source = problem.source.spread(source_key, settings.num_samples)
+    target = problem.target.spread(target_key, settings.num_samples)
     result = _distance(source, target, settings.alpha)
     return Exact(
         source, target, result, jax.jit(static.semi_coupling)(result, source, target, settings.alpha)
     )
 
 
-def _sample(key: Key, distribution: Distribution, whole: Particles | None, size: int) -> Particles:
-    """The whole weighted sample of a file if it is small enough, otherwise ``size`` draws."""
-    if whole is not None and whole.position.shape[0] <= size:
-        return whole
-    return jax.jit(distribution.sample, static_argnums=1)(key, size)
-
-
 def _train(key, problem, settings, potential, params, exact, directory, clock, console) -> Params:
     """Matching, then refinement where the target density is known; both resume from ``directory``."""
     match_key, refine_key = jax.random.split(key)
     geometry = Geometry(settings.alpha)
-    matching = _matching(settings, potential, geometry, exact.diracs)
+    match = geodesics.matching(potential, geometry, exact.diracs)
+    matching = geodesics.matching_method(match, geodesics.cosine_muon(settings.matching_steps))
     state, done = _restore(directory, matching.init(params))
     with (
         clock.stage("matching"),
@@ -166,12 +162,18 @@ def _train(key, problem, settings, potential, params, exact, directory, clock, c
         )
     if problem.target.log_density is None:
         return state.params
-    refinement = _refinement(settings, potential, geometry, problem.target)
+    refinement = _refinement(
+        settings,
+        potential,
+        geometry,
+        problem.target,
+        lambda params, key: settings.matching_weight * match(params, key),
+    )
     offset, size = settings.matching_steps, settings.batch
 
     def sample(key: Key) -> tuple[Particles, Particles]:
         source_key, target_key = jax.random.split(key)
-        return problem.source.sample(source_key, size), problem.target.sample(target_key, size)
+        return problem.source.spread(source_key, size), problem.target.spread(target_key, size)
 
     monitor = _Monitor(console, "refinement", directory, settings.refinement_steps, offset)
     with clock.stage("refinement"), monitor:
@@ -185,24 +187,26 @@ def _train(key, problem, settings, potential, params, exact, directory, clock, c
             chunk_size=20,
             on_chunk=lambda chunk: monitor(chunk, **chunk.info[1]._asdict()),
         )
-    return state.params
+    return state.average
 
 
-def _matching(settings: Settings, potential: Potential, geometry: Geometry, diracs: static.Diracs) -> Method:
-    return geodesics.matching_method(
-        potential, geometry, diracs, geodesics.cosine_adam(settings.matching_steps)
-    )
-
-
-def _refinement(settings: Settings, potential: Potential, geometry: Geometry, target: Distribution) -> Method:
+def _refinement(
+    settings: Settings,
+    potential: Potential,
+    geometry: Geometry,
+    target: Distribution,
+    regulariser: geodesics.Loss = geodesics.zero_loss,
+) -> Method:
     return geodesics.uot_gen(
         potential,
         geometry,
         target.log_density,  # pyright: ignore[reportArgumentType]  there is no refinement without it
-        geodesics.cosine_adam(settings.refinement_steps),
+        geodesics.cosine_muon(settings.refinement_steps, _REFINEMENT_RATE),
         action_weight=settings.action_weight,
         velocity_weight=settings.velocity_weight,
         num_steps=settings.num_steps,
+        average_decay=_AVERAGE_DECAY,
+        regulariser=regulariser,
     )
 
 
@@ -217,7 +221,7 @@ def trained(directory: Path, settings: Settings, dim: int) -> Params:
     method = _refinement(settings, potential, Geometry(settings.alpha), target)
     start = method.init(jax.jit(potential.init)(jax.random.key(0)))
     last = settings.matching_steps + settings.refinement_steps
-    return training.restore(directory, start, last).params
+    return training.restore(directory, start, last).average
 
 
 def _restore(directory: Path, start: PyTree) -> tuple[PyTree, int]:
@@ -261,8 +265,8 @@ def _evaluate(
     key: Key, problem: Problem, potential: Potential, geometry: Geometry, params: Params
 ) -> Evaluation:
     source_key, target_key, normaliser_key = jax.random.split(key, 3)
-    source = _sample(source_key, problem.source, problem.source_sample, _EVALUATION_PARTICLES)
-    target = _sample(target_key, problem.target, problem.target_sample, _EVALUATION_PARTICLES)
+    source = problem.source.spread(source_key, _EVALUATION_PARTICLES)
+    target = problem.target.spread(target_key, _EVALUATION_PARTICLES)
     grid = time_grid(_EVALUATION_STEPS)
     raw = geodesics.gauge_flow(potential, geometry, params, source, grid)
     forward = raw._replace(log_weight=jax.nn.log_softmax(raw.log_weight, axis=-1))
@@ -271,7 +275,7 @@ def _evaluate(
     jets = jax.vmap(jax.vmap(potential.jet, (None, None, 0)), (None, 0, 0))(params, grid, raw.position)
     cross_entropy = kl = kl_standard_error = None
     if problem.target.log_density is not None:
-        many = problem.target.sample(normaliser_key, _NORMALISER_PARTICLES)
+        many = problem.target.spread(normaliser_key, _NORMALISER_PARTICLES)
         back = geodesics.gauge_flow(potential, geometry, params, many, grid[::-1], log_det=False).at(-1)
         log_density = geodesics.carried_log_density(raw, problem.target.log_density) - jax.nn.logsumexp(
             back.log_weight
@@ -293,6 +297,7 @@ def _evaluate(
         kl,
         kl_standard_error,
         metrics.momentum_variation(-jets.gradient, forward.log_weight),
+        metrics.slope_error(grid, jnp.sum(jnp.exp(forward.log_weight) * jets.value, axis=1), -costs.action),
         metrics.straightness(forward.position, source.normalise().weight),
     )
 
@@ -325,6 +330,7 @@ def _summary(
         "effective_sample_size": number(generated.effective_sample_size),
         "num_generated": generated.position.shape[0],
         "momentum_variation": number(evaluation.momentum_variation),
+        "potential_slope_error": number(evaluation.potential_slope_error),
         "straightness": number(evaluation.straightness),
         "seconds": clock.seconds,
         "source_density_known": problem.source.log_density is not None,

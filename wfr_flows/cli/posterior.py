@@ -69,6 +69,7 @@ class Settings:
     num_steps: int
     action_weight: float
     velocity_weight: float
+    matching_weight: float
     float64: bool
 
 
@@ -122,6 +123,7 @@ def add_parser(commands) -> None:
         matching="2000; quick 1000",
         refinement="300; quick 100",
         batch="1024; quick 512",
+        matching_weight=1.0,
     )
     parser.set_defaults(run=run)
 
@@ -203,6 +205,7 @@ def _settings(options: argparse.Namespace) -> Settings:
         num_steps=options.num_steps,
         action_weight=options.action_weight,
         velocity_weight=options.velocity_weight,
+        matching_weight=options.matching_weight,
         float64=bool(jax.config.jax_enable_x64),  # pyright: ignore[reportAttributeAccessIssue]
     )
 
@@ -236,6 +239,7 @@ def _learn(
         batch=settings.batch,
         action_weight=settings.action_weight,
         velocity_weight=settings.velocity_weight,
+        matching_weight=settings.matching_weight,
         on_chunk=on_chunk,
     )
     with Bars(console) as bars:

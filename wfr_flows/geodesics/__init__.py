@@ -1,14 +1,16 @@
 """Learned geodesics: matching, the UOT-gen objective, weighted generation, densities, online updates."""
 
 from wfr_flows.geodesics.density import carried_log_density, gauge_flow, log_density, log_normaliser
+from wfr_flows.geodesics.fit import fit
 from wfr_flows.geodesics.generate import generate
 from wfr_flows.geodesics.generator import Generator, Learned, generator, whitening
-from wfr_flows.geodesics.matching import matching, matching_method
+from wfr_flows.geodesics.matching import Loss, matching, matching_method, zero_loss
 from wfr_flows.geodesics.objective import Objective, RunningCosts, objective, running_costs
 from wfr_flows.geodesics.online import Online, begin, update
-from wfr_flows.geodesics.uot_gen import cosine_adam, uot_gen
+from wfr_flows.geodesics.uot_gen import cosine_muon, uot_gen
 
 __all__ = [
+    "Loss",
     "Generator",
     "Learned",
     "Objective",
@@ -16,8 +18,9 @@ __all__ = [
     "RunningCosts",
     "begin",
     "carried_log_density",
-    "cosine_adam",
+    "cosine_muon",
     "gauge_flow",
+    "fit",
     "generate",
     "generator",
     "log_density",
@@ -29,4 +32,5 @@ __all__ = [
     "uot_gen",
     "update",
     "whitening",
+    "zero_loss",
 ]

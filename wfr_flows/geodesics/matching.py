@@ -19,6 +19,15 @@ from wfr_flows.static import (
 from wfr_flows.training import Method, gradient_method
 from wfr_flows.typing import Array, Float, Key, Params, Scalar
 
+Loss = Callable[[Params, Key], Scalar]
+"""``(params, key) -> scalar``."""
+
+
+def zero_loss(params: Params, key: Key) -> Scalar:
+    """The loss that asks for nothing."""
+    del params, key
+    return jnp.zeros(())
+
 
 def matching(
     potential: Potential,
@@ -27,25 +36,27 @@ def matching(
     *,
     num_times: int = 32,
     num_pairs: int = 64,
-) -> Callable[[Params, Key], Scalar]:
+) -> Loss:
     """The loss whose minimiser is the potential of the exact spherical geodesic.
 
-    Travelling Diracs of an optimal semi-coupling are the conditional paths. At random times it is
-    ``E_t Σ_k (m_k(s)/M(s)) [½|∇Φ + s′ẋ_k|² + (alpha/2)((Φ-Φ̄)/alpha + s′(ṁ_k/m_k - Ṁ/M))²]``, with
-    ``s = s(t)`` the WFR time of the spherical geodesic: the regression of ``-∇Φ`` on velocity and of
-    ``-(Φ-Φ̄)/alpha`` on growth, in the metric's own inner product. No trajectory is simulated.
+    Travelling Diracs of an optimal semi-coupling are the conditional paths; with ``s = s(t)`` the WFR time of
+    the spherical geodesic, ``v = s′ẋ`` is the velocity of one and ``g = s′(ṁ/m - Ṁ/M)`` its growth. At random
+    times the loss is the mean by mass, ``E_t Σ_k (m_k/M)``, of
 
-    Motion and growth leave a function of time free. Of these the loss asks for the one that makes ``Φ`` solve
-    the Hamilton-Jacobi equation, ``Φ̄(t) = (½ - t) d²_SWFR``, by ``½ E_t (Φ̄ - (½ - t) d²)²`` more.
+    - ``½|∇Φ + v|²`` and ``(alpha/2)((Φ - Φ̄)/alpha + g)²``: the regression of ``-∇Φ`` on velocity and of
+      ``-(Φ - Φ̄)/alpha`` on growth, in the metric's own inner product;
+    - ``½(∂ₜΦ - e)²/(e + d²_SWFR)`` with ``e = ½|v|² + ½alpha g²``: the Hamilton-Jacobi equation, on a Dirac's
+      own motion and growth, in units of its energy (which has no bound where a Dirac dies);
+    - ``½ (Φ̄ - (½ - t) d²_SWFR)²``: of the functions of time that all of this leaves free, the one in
+      whose gauge the equation has no other term.
+
+    No trajectory is simulated.
 
     Args:
       potential, geometry: spherical; ``alpha = inf`` regresses on straight lines.
       diracs: a semi-coupling of two probability measures, from `static.semi_coupling`.
       num_times: random times per evaluation, stratified over [0, 1].
       num_pairs: Diracs drawn at each time, with probability proportional to their mass.
-
-    Returns:
-      ``(params, key) -> loss``.
 
     Raises:
       ValueError: fewer than two pairs.
@@ -59,40 +70,42 @@ def matching(
     squared_distance = spherical_from_plain(jax.jit(coupling_cost)(diracs, geometry.alpha), geometry.alpha)
     share = diracs.source_mass + diracs.target_mass
     total = running_total(share)
+    jets_at = jax.vmap(jax.vmap(potential.jet, (None, None, 0)), (None, 0, 0))
 
     def loss(params: Params, key: Key) -> Scalar:
         time, index = _draw(key, total, num_times, num_pairs)
         chosen = jax.tree.map(lambda leaf: leaf[index], diracs)
         state = jax.vmap(spherical_travel, (0, 0, None, None))(chosen, time, geometry.alpha, angle)
-        jets: Jet = jax.vmap(jax.vmap(potential.jet, (None, None, 0)), (None, 0, 0))(
-            params, time, state.position
-        )
+        jets = jets_at(params, time, state.position)
         weight = state.mass * total[-1] / share[index]
-        mean = _mean(jets.value, weight)[:, None]
-        motion = jnp.sum((jets.gradient + state.velocity) ** 2, axis=-1)
-        reaction = inverse_alpha * (jets.value - mean + alpha * state.growth) ** 2
+        # Growth has mean zero, so the mean of this is that of Φ, but with less noise.
+        level = jets.value + alpha * state.growth
+        reaction = inverse_alpha * (level - _mean(level, weight)[:, None]) ** 2
+        energy = 0.5 * (jnp.sum(state.velocity**2, axis=-1) + alpha * state.growth**2)
+        errors = reaction + _motion_and_evolution(jets, state.velocity, energy, squared_distance)
         # Two independent means, so that their noise does not count as an error.
-        first, second = (_mean(jets.value[:, half], weight[:, half]) for half in halves)
+        first, second = (_mean(level[:, half], weight[:, half]) for half in halves)
         gauge = jnp.mean(jnp.prod(jnp.stack([first, second]) - (0.5 - time) * squared_distance, axis=0))
-        return 0.5 * (jnp.mean(weight * (motion + reaction)) + gauge)
+        return 0.5 * (jnp.mean(weight * errors) + gauge)
 
     return loss
 
 
-def matching_method(
-    potential: Potential,
-    geometry: Geometry,
-    diracs: Diracs,
-    optimiser: optax.GradientTransformation,
-    **options: int,
-) -> Method:
+def _motion_and_evolution(
+    jets: Jet, velocity: Float[Array, "t k d"], energy: Float[Array, "t k"], squared_distance: Scalar
+) -> Float[Array, "t k"]:
+    unit = energy + squared_distance
+    motion = jnp.sum((jets.gradient + velocity) ** 2, axis=-1)
+    return motion + (jets.time_derivative - energy) ** 2 / jnp.where(unit > 0, unit, 1.0)
+
+
+def matching_method(match: Loss, optimiser: optax.GradientTransformation) -> Method:
     """Descent on `matching`, as a `training.Method` that takes no batches: it draws times and pairs itself.
 
     Args:
-      potential, geometry, diracs, options: as in `matching`.
+      match: what `matching` returns.
       optimiser: an optax transformation.
     """
-    match = matching(potential, geometry, diracs, **options)
     return gradient_method(lambda params, key, batch: (match(params, key), ()), optimiser)
 
 

@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from wfr_flows.measures.particles import Particles, equally_weighted, resample
-from wfr_flows.typing import Array, ArrayLike, Float, Key, Scalar
+from wfr_flows.numerics import inverse_distribution, lattice, running_total
+from wfr_flows.typing import Array, ArrayLike, Float, Int, Key, Scalar
 
 
 class Distribution(NamedTuple):
@@ -17,11 +18,14 @@ class Distribution(NamedTuple):
       dim: dimension ``d``.
       sample: ``(key, n) -> Particles`` of mass 1 with ``n`` particles.
       log_density: ``x: [d] -> scalar``, normalised; None where it is not known.
+      spread: ``(key, n) -> Particles`` of mass 1 with at most ``n`` particles, more evenly spread than
+        independent ones where that is known, so that means over them have less noise.
     """
 
     dim: int
     sample: Callable[[Key, int], Particles]
     log_density: Callable[[Float[Array, " d"]], Scalar] | None
+    spread: Callable[[Key, int], Particles]
 
 
 def gaussian(mean: ArrayLike, covariance: ArrayLike) -> Distribution:
@@ -67,9 +71,17 @@ def mixture(weight: ArrayLike, mean: ArrayLike, covariance: ArrayLike) -> Distri
     def sample(key: Key, n: int) -> Particles:
         component_key, noise_key = jax.random.split(key)
         component = jax.random.categorical(component_key, log_weight, shape=(n,))
-        noise = jax.random.normal(noise_key, (n, dim), dtype)
-        position = mean[component] + jnp.einsum("nij,nj->ni", factor[component], noise)
-        return equally_weighted(position)
+        return place(component, jax.random.normal(noise_key, (n, dim), dtype))
+
+    def spread(key: Key, n: int) -> Particles:
+        # Each component takes a run of neighbours in the lattice, which are evenly spread as well.
+        component_key, noise_key = jax.random.split(key)
+        point = (jnp.arange(n) + jax.random.uniform(component_key, dtype=dtype, minval=1e-6)) / n
+        component = inverse_distribution(running_total(jnp.exp(log_weight)), point)
+        return place(component, jax.scipy.special.ndtri(lattice(noise_key, n, dim).astype(dtype)))
+
+    def place(component: Int[Array, " n"], noise: Float[Array, "n d"]) -> Particles:
+        return equally_weighted(mean[component] + jnp.einsum("nij,nj->ni", factor[component], noise))
 
     def log_density(x: Float[Array, " d"]) -> Scalar:
         whitened = jax.vmap(lambda f, r: jax.scipy.linalg.solve_triangular(f, r, lower=True))(
@@ -78,10 +90,20 @@ def mixture(weight: ArrayLike, mean: ArrayLike, covariance: ArrayLike) -> Distri
         exponent = -0.5 * jnp.sum(whitened**2, axis=1) - half_log_det - 0.5 * dim * jnp.log(2 * jnp.pi)
         return jax.nn.logsumexp(log_weight + exponent)
 
-    return Distribution(dim, sample, log_density)
+    return Distribution(dim, sample, log_density, spread)
 
 
 def empirical(measure: Particles) -> Distribution:
-    """A weighted sample as a distribution without density; ``sample`` is systematic resampling."""
+    """A weighted sample as a distribution without density.
+
+    ``sample`` is systematic resampling; ``spread`` is all of the sample, weighted, where that is no more.
+    """
     measure = measure.normalise()
-    return Distribution(measure.position.shape[1], lambda key, n: resample(key, measure, n), None)
+
+    def sample(key: Key, n: int) -> Particles:
+        return resample(key, measure, n)
+
+    def spread(key: Key, n: int) -> Particles:
+        return measure if measure.log_weight.size <= n else resample(key, measure, n)
+
+    return Distribution(measure.position.shape[1], sample, None, spread)

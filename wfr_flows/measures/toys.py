@@ -27,7 +27,7 @@ def moons() -> Distribution:
         noise = 0.1 * jax.random.normal(noise_key, (n, 2))
         return equally_weighted(2 * (jnp.stack([x, y], axis=1) + noise) + jnp.array([-1.0, -0.2]))
 
-    return Distribution(2, sample, None)
+    return Distribution(2, sample, None, sample)
 
 
 def circles() -> Distribution:
@@ -51,7 +51,7 @@ def circles() -> Distribution:
         exponent = log_bessel - 0.5 * ((distance - radii) / noise) ** 2
         return jax.nn.logsumexp(exponent) - jnp.log(4 * jnp.pi * noise**2)
 
-    return Distribution(2, sample, log_density)
+    return Distribution(2, sample, log_density, sample)
 
 
 def checkerboard() -> Distribution:
@@ -70,7 +70,7 @@ def checkerboard() -> Distribution:
         dark = jnp.sum(square) % 2 == 0
         return jnp.where(on_board & dark, -jnp.log(jnp.asarray(32.0, x.dtype)), -jnp.inf)
 
-    return Distribution(2, sample, log_density)
+    return Distribution(2, sample, log_density, sample)
 
 
 def pinwheel() -> Distribution:
@@ -86,7 +86,7 @@ def pinwheel() -> Distribution:
         y = across * jnp.cos(angle) - along * jnp.sin(angle)
         return equally_weighted(2 * jnp.stack([x, y], axis=1))
 
-    return Distribution(2, sample, None)
+    return Distribution(2, sample, None, sample)
 
 
 def swissroll() -> Distribution:
@@ -98,7 +98,7 @@ def swissroll() -> Distribution:
         spiral = angle * jnp.concatenate([jnp.cos(angle), jnp.sin(angle)], axis=1)
         return equally_weighted((spiral + jax.random.normal(noise_key, (n, 2))) / 5)
 
-    return Distribution(2, sample, None)
+    return Distribution(2, sample, None, sample)
 
 
 def two_spirals() -> Distribution:
@@ -115,4 +115,4 @@ def two_spirals() -> Distribution:
         side = jax.random.rademacher(side_key, (n, 1), spiral.dtype)
         return equally_weighted(side * spiral + 0.1 * jax.random.normal(noise_key, (n, 2)))
 
-    return Distribution(2, sample, None)
+    return Distribution(2, sample, None, sample)

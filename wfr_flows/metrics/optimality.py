@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from wfr_flows.typing import Array, Float, Scalar
+from wfr_flows.typing import Array, ArrayLike, Float, Scalar
 
 
 def straightness(position: Float[Array, "k n d"], weight: Float[Array, " n"]) -> Scalar:
@@ -36,3 +36,16 @@ def momentum_variation(velocity: Float[Array, "k n d"], log_weight: Float[Array,
     spread = jnp.sum(share * jnp.sum(jnp.var(momentum, axis=0), axis=-1))
     size = jnp.sum(share * jnp.sum(jnp.mean(momentum**2, axis=0), axis=-1))
     return jnp.sqrt(jnp.where(size > 0, spread / jnp.where(size > 0, size, 1.0), 0.0))
+
+
+def slope_error(time: Float[Array, " k"], value: Float[Array, " k"], slope: ArrayLike) -> Scalar:
+    """Relative deviation of a function of time from a straight line, 0 where ``d value/dt = slope``.
+
+    ``√mean((Δvalue/Δtime - slope)²) / |slope|``. Of the mean potential of a geodesic in the gauge of the
+    Hamilton-Jacobi equation the slope is ``-d²_SWFR``.
+
+    Args:
+      time, value: at ``k >= 2`` times in order.
+      slope: not zero.
+    """
+    return jnp.sqrt(jnp.mean((jnp.diff(value) / jnp.diff(time) - slope) ** 2)) / jnp.abs(slope)

@@ -11,7 +11,7 @@ from wfr_flows.numerics.cone import (
 )
 from wfr_flows.numerics.costs import squared_distance, transport_cost
 from wfr_flows.numerics.quadrature import simpson_weights
-from wfr_flows.numerics.sampling import inverse_distribution, running_total
+from wfr_flows.numerics.sampling import inverse_distribution, lattice, running_total
 
 __all__ = [
     "REACH",
@@ -19,6 +19,7 @@ __all__ = [
     "in_blocks",
     "inverse_alpha",
     "inverse_distribution",
+    "lattice",
     "log_cos_ratio",
     "running_total",
     "saturate",

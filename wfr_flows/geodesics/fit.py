@@ -1,0 +1,107 @@
+"""A potential between two laws: the certified plan, matching on it, refinement against the density."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+
+from wfr_flows import static
+from wfr_flows.dynamics import Geometry
+from wfr_flows.geodesics.matching import Loss, matching, matching_method, zero_loss
+from wfr_flows.geodesics.uot_gen import Schedule, cosine_muon, uot_gen
+from wfr_flows.measures import Distribution, Particles
+from wfr_flows.potentials import Potential
+from wfr_flows.training import Chunk, run
+from wfr_flows.typing import Key, Params, Scalar
+
+_PLAN_TOLERANCE = 1e-3
+
+
+def fit(
+    key: Key,
+    potential: Potential,
+    geometry: Geometry,
+    source: Distribution,
+    target: Distribution,
+    *,
+    start: Params | None = None,
+    num_pairs: int = 2000,
+    matching_steps: int = 3000,
+    refinement_steps: int = 200,
+    batch: int = 1024,
+    action_weight: float | Schedule = 0.0,
+    velocity_weight: float | Schedule = 0.0,
+    matching_weight: float = 10.0,
+    average_decay: float = 0.95,
+    learning_rate: float = 1e-2,
+    on_chunk: Callable[[str, Chunk], None] = lambda phase, chunk: None,
+    **options: Any,
+) -> Params:
+    """Parameters of the potential of the spherical geodesic between two laws.
+
+    Training begins with `matching` on the certified plan between particles of both ends, and goes on, where
+    the density of the target is known, with `uot_gen` on fresh batches plus a multiple of `matching`.
+
+    Args:
+      potential, geometry: the former of the dimension of both laws, the latter spherical.
+      source, target: what `Distribution.spread` gives is learned from.
+      start: parameters to begin with; those of ``potential.init`` by default.
+      matching_steps, refinement_steps: of either phase; 0 leaves one out (and with matching, the plan).
+      num_pairs, batch: particles of either end, at most, for the plan and in a refinement step.
+      action_weight, velocity_weight, average_decay, options: as in `uot_gen`.
+      matching_weight: of matching in the refinement: the more, the closer to a geodesic between the particles
+        of the plan, and the less exact the law.
+      learning_rate: of the refinement.
+      on_chunk: called on the host as in `training.run`, after the name of the phase, matching or refinement.
+    """
+    init_key, match_key, refine_key = jax.random.split(key, 3)
+    params = potential.init(init_key) if start is None else start
+    match = zero_loss
+    if matching_steps > 0:
+        plan_key, match_key = jax.random.split(match_key)
+        diracs = _diracs(*_ends(source, target, num_pairs)(plan_key), geometry.alpha)
+        match = matching(potential, geometry, diracs)
+        params = _matched(match_key, params, match, matching_steps, partial(on_chunk, "matching"))
+    if refinement_steps == 0 or target.log_density is None:
+        return params
+    method = uot_gen(
+        potential,
+        geometry,
+        target.log_density,
+        cosine_muon(refinement_steps, learning_rate),
+        average_decay=average_decay,
+        regulariser=_scaled(matching_weight, match),
+        action_weight=action_weight,
+        velocity_weight=velocity_weight,
+        **options,
+    )
+    state, draw, tell = method.init(params), _ends(source, target, batch), partial(on_chunk, "refinement")
+    return run(method, refine_key, state, draw, refinement_steps, on_chunk=tell).average
+
+
+def _matched(
+    key: Key, params: Params, match: Loss, num_steps: int, on_chunk: Callable[[Chunk], None]
+) -> Params:
+    method = matching_method(match, cosine_muon(num_steps))
+    return run(method, key, method.init(params), lambda _: (), num_steps, on_chunk=on_chunk).params
+
+
+def _ends(
+    source: Distribution, target: Distribution, size: int
+) -> Callable[[Key], tuple[Particles, Particles]]:
+    def draw(key: Key) -> tuple[Particles, Particles]:
+        source_key, target_key = jax.random.split(key)
+        return source.spread(source_key, size), target.spread(target_key, size)
+
+    return draw
+
+
+def _scaled(factor: float, loss: Loss) -> Loss:
+    return lambda params, key: factor * loss(params, key)
+
+
+@jax.jit
+def _diracs(source: Particles, target: Particles, alpha: Scalar) -> static.Diracs:
+    result = static.spherical_wfr(source, target, alpha, tolerance=_PLAN_TOLERANCE)
+    return static.semi_coupling(result, source, target, alpha)
