@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wfr_flows.measures import Particles, empirical, particles, resample
+from wfr_flows.measures import Particles, empirical, padded, particles, resample
 
 weights = st.lists(st.floats(1e-6, 1e6), min_size=1, max_size=6)
 
@@ -168,3 +168,12 @@ def test_empirical_is_resampling_of_the_normalised_measure(key):
     drawn = law.sample(key, 8)
     np.testing.assert_allclose(drawn.mass, 1.0)
     assert (drawn.position == 1.0).sum() == 6
+
+
+def test_padding_adds_particles_without_weight():
+    measure = Particles(jnp.arange(4.0).reshape(2, 2), jnp.log(jnp.array([1.0, 2.0])))
+    more = padded(measure, 5)
+    assert more.position.shape == (5, 2)
+    np.testing.assert_allclose(more.weight, [1.0, 2.0, 0.0, 0.0, 0.0])
+    with pytest.raises(ValueError, match="size is 1"):
+        padded(measure, 1)

@@ -7,20 +7,24 @@ from wfr_flows.geodesics.generator import Generator, Learned, generator, whiteni
 from wfr_flows.geodesics.matching import Loss, matching, matching_method, zero_loss
 from wfr_flows.geodesics.objective import Objective, RunningCosts, objective, running_costs
 from wfr_flows.geodesics.online import Online, begin, update
+from wfr_flows.geodesics.snapshots import Chain, chain, chain_matching, push, window_actions
 from wfr_flows.geodesics.uot_gen import cosine_muon, uot_gen
 
 __all__ = [
-    "Loss",
+    "Chain",
     "Generator",
     "Learned",
+    "Loss",
     "Objective",
     "Online",
     "RunningCosts",
     "begin",
     "carried_log_density",
+    "chain",
+    "chain_matching",
     "cosine_muon",
-    "gauge_flow",
     "fit",
+    "gauge_flow",
     "generate",
     "generator",
     "log_density",
@@ -28,9 +32,11 @@ __all__ = [
     "matching",
     "matching_method",
     "objective",
+    "push",
     "running_costs",
     "uot_gen",
     "update",
     "whitening",
+    "window_actions",
     "zero_loss",
 ]

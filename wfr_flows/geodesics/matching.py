@@ -8,16 +8,17 @@ import optax
 
 from wfr_flows.dynamics import Geometry
 from wfr_flows.numerics import inverse_distribution, running_total
-from wfr_flows.potentials import Jet, Potential
+from wfr_flows.potentials import Potential
 from wfr_flows.static import (
     Diracs,
+    DiracState,
     cone_angle,
     coupling_cost,
     spherical_from_plain,
     spherical_travel,
 )
 from wfr_flows.training import Method, gradient_method
-from wfr_flows.typing import Array, Float, Key, Params, Scalar
+from wfr_flows.typing import Array, ArrayLike, Float, Key, Params, Scalar
 
 Loss = Callable[[Params, Key], Scalar]
 """``(params, key) -> scalar``."""
@@ -81,8 +82,8 @@ def matching(
         # Growth has mean zero, so the mean of this is that of Φ, but with less noise.
         level = jets.value + alpha * state.growth
         reaction = inverse_alpha * (level - _mean(level, weight)[:, None]) ** 2
-        energy = 0.5 * (jnp.sum(state.velocity**2, axis=-1) + alpha * state.growth**2)
-        errors = reaction + _motion_and_evolution(jets, state.velocity, energy, squared_distance)
+        motion = jnp.sum((jets.gradient + state.velocity) ** 2, axis=-1)
+        errors = motion + reaction + evolution_error(jets.time_derivative, state, alpha, squared_distance)
         # Two independent means, so that their noise does not count as an error.
         first, second = (_mean(level[:, half], weight[:, half]) for half in halves)
         gauge = jnp.mean(jnp.prod(jnp.stack([first, second]) - (0.5 - time) * squared_distance, axis=0))
@@ -91,12 +92,16 @@ def matching(
     return loss
 
 
-def _motion_and_evolution(
-    jets: Jet, velocity: Float[Array, "t k d"], energy: Float[Array, "t k"], squared_distance: Scalar
-) -> Float[Array, "t k"]:
-    unit = energy + squared_distance
-    motion = jnp.sum((jets.gradient + velocity) ** 2, axis=-1)
-    return motion + (jets.time_derivative - energy) ** 2 / jnp.where(unit > 0, unit, 1.0)
+def evolution_error(
+    time_derivative: Float[Array, "*s"], state: DiracState, alpha: ArrayLike, unit: ArrayLike
+) -> Float[Array, "*s"]:
+    """How far ``∂ₜΦ`` is from the Hamilton-Jacobi equation at travelling Diracs: ``(∂ₜΦ - e)²/(e + unit)``.
+
+    ``e = ½|v|² + ½alpha g²``; ``alpha`` is 0 where nothing grows.
+    """
+    energy = 0.5 * (jnp.sum(state.velocity**2, axis=-1) + alpha * state.growth**2)
+    scale = energy + unit
+    return (time_derivative - energy) ** 2 / jnp.where(scale > 0, scale, 1.0)
 
 
 def matching_method(match: Loss, optimiser: optax.GradientTransformation) -> Method:

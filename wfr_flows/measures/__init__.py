@@ -2,8 +2,9 @@
 
 from wfr_flows.measures.builtin import BUILTIN, gaussian_mixture_1d
 from wfr_flows.measures.distributions import Distribution, empirical, gaussian, mixture, standard_normal
-from wfr_flows.measures.particles import Particles, equally_weighted, moments, particles, resample
+from wfr_flows.measures.particles import Particles, equally_weighted, moments, padded, particles, resample
 from wfr_flows.measures.readers import read_particles, read_with_column
+from wfr_flows.measures.snapshots import Snapshots, by_time
 from wfr_flows.measures.toys import (
     checkerboard,
     circles,
@@ -18,6 +19,8 @@ __all__ = [
     "BUILTIN",
     "Distribution",
     "Particles",
+    "Snapshots",
+    "by_time",
     "checkerboard",
     "circles",
     "eight_gaussians",
@@ -28,6 +31,7 @@ __all__ = [
     "mixture",
     "moments",
     "moons",
+    "padded",
     "particles",
     "pinwheel",
     "read_particles",

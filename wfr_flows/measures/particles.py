@@ -123,3 +123,16 @@ def resample(key: Key, measure: Particles, size: int) -> Particles:
     index = inverse_distribution(running_total(jax.nn.softmax(measure.log_weight)), points)
     index = jax.random.permutation(order_key, index)
     return Particles(measure.position[index], jnp.full((size,), -jnp.log(size), dtype))
+
+
+def padded(measure: Particles, size: int) -> Particles:
+    """The same measure as ``size`` particles, the last ones without weight: one shape for many measures.
+
+    Raises:
+      ValueError: more particles than ``size``.
+    """
+    missing = size - measure.log_weight.size
+    if missing < 0:
+        raise ValueError(f"size is {size} and there are {measure.log_weight.size} particles; give as many.")
+    position = jnp.pad(measure.position, ((0, missing), (0, 0)), mode="edge")
+    return Particles(position, jnp.pad(measure.log_weight, (0, missing), constant_values=-jnp.inf))

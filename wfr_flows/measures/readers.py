@@ -1,6 +1,7 @@
-"""Weighted samples from CSV, NPY and NPZ files."""
+"""Weighted samples from CSV, NPY, NPZ, Parquet and AnnData files."""
 
 import csv
+import importlib
 import itertools
 from pathlib import Path
 
@@ -18,6 +19,8 @@ def read_particles(path: str | Path, *, weight: str | None = None) -> Particles:
     * **CSV**: one row a point, comma, semicolon or tab separated, with or without a header. A column
       named ``weight``, ``weights`` or ``log_weight`` holds the weights; all others are coordinates.
     * **NPY**: an array ``[n, d]`` or ``[n]``.
+    * **Parquet**, as CSV with a header, and **AnnData** (``.h5ad``), whose points are ``obsm["X_pca"]`` or
+      else ``X`` and whose columns are those of ``obs``: with the extra ``cells``.
     * **NPZ**: an array named ``position`` (or ``positions``, ``x``, ``samples``, ``data``, or the only one
       that is not the weights) and optionally ``weight``, ``weights`` or ``log_weight`` ``[n]``.
 
@@ -68,10 +71,10 @@ def _read(path: str | Path, weight: str | None, column: str | None) -> tuple[Par
         raise ValueError(f"{path} is not a file; give a CSV, NPY or NPZ file.")
     if path.stat().st_size == 0:
         raise ValueError(f"{path} is empty; give a file with at least one point.")
-    readers = {".csv": _read_csv, ".tsv": _read_csv, ".txt": _read_csv, ".npy": _read_npy, ".npz": _read_npz}
-    if path.suffix.lower() not in readers:
+    reader = _READERS.get(path.suffix.lower())
+    if reader is None:
         raise ValueError(f"{path} has the ending '{path.suffix}'; give a .csv, .npy or .npz file.")
-    position, name, values, extra = readers[path.suffix.lower()](path, weight, column)
+    position, name, values, extra = reader(path, weight, column)
     if values is None or not name.startswith("log_"):
         return particles(position, values, name=str(path)), extra
     if values.dtype.kind not in "fiu":
@@ -137,6 +140,54 @@ def _read_csv(path: Path, weight: str | None, column: str | None):
         if wrong is not None:
             raise ValueError(f"{path}, row {line}: '{wrong}' is no number; repair or remove the row.")
     table = np.array(list(itertools.chain.from_iterable(rows)), dtype=float).reshape(len(rows), width)
+    return _split(path, header, table, weight, column)
+
+
+def _read_parquet(path: Path, weight: str | None, column: str | None):
+    parquet = _optional("pyarrow.parquet", "pyarrow", path)
+    try:
+        table = parquet.read_table(path)
+    except Exception as error:  # pyarrow raises several kinds for damaged files
+        raise ValueError(f"{path} is truncated or no Parquet file ({error}); write it again.") from error
+    for name in table.column_names:
+        if table[name].null_count or not _is_numeric(str(table[name].type)):
+            raise ValueError(f"{path}: column '{name}' holds no or missing numbers; repair or remove it.")
+    columns = [table[name].to_numpy().astype(float) for name in table.column_names]
+    return _split(path, table.column_names, np.column_stack(columns), weight, column)
+
+
+def _read_anndata(path: Path, weight: str | None, column: str | None):
+    anndata = _optional("anndata", "anndata", path)
+    try:
+        data = anndata.read_h5ad(path)
+    except Exception as error:  # anndata and h5py raise several kinds for damaged files
+        raise ValueError(f"{path} is truncated or no AnnData file ({error}); write it again.") from error
+    name = _weight_name(path, list(data.obs), weight)
+    _check_column(path, list(data.obs), column, name)
+    position = data.obsm.get("X_pca", data.X)
+    position = np.asarray(position.toarray() if hasattr(position, "toarray") else position, float)
+    try:
+        values, extra = (data.obs[key].to_numpy().astype(float) if key else None for key in (name, column))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path}: '{name or column}' holds no numbers ({error}); convert it.") from error
+    return position, name, values, extra
+
+
+def _optional(module: str, package: str, path: Path):
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise ValueError(
+            f"{path} needs the package {package}; install wfr-flows[cells], or give CSV."
+        ) from error
+
+
+def _is_numeric(kind: str) -> bool:
+    return kind.startswith(("int", "uint", "float", "double", "halffloat", "decimal"))
+
+
+def _split(path: Path, header: list[str], table: np.ndarray, weight: str | None, column: str | None):
+    """Coordinates, weights and the one more column of a table."""
     name = _weight_name(path, header, weight)
     _check_column(path, header, column, name)
     taken = [header.index(key) for key in (name, column) if key]
@@ -172,3 +223,14 @@ def _is_number(cell: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+_READERS = {
+    ".csv": _read_csv,
+    ".tsv": _read_csv,
+    ".txt": _read_csv,
+    ".npy": _read_npy,
+    ".npz": _read_npz,
+    ".parquet": _read_parquet,
+    ".h5ad": _read_anndata,
+}

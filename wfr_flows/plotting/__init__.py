@@ -2,6 +2,7 @@
 
 from wfr_flows.plotting.geodesic import geodesic
 from wfr_flows.plotting.posterior import posterior
+from wfr_flows.plotting.snapshots import snapshots
 from wfr_flows.plotting.transport import transport
 
-__all__ = ["geodesic", "posterior", "transport"]
+__all__ = ["geodesic", "posterior", "snapshots", "transport"]

@@ -33,6 +33,7 @@ from wfr_flows.static.solver import (
     spherical_wfr,
     unmatched,
     wasserstein,
+    wasserstein_1,
     wfr,
 )
 
@@ -66,6 +67,7 @@ __all__ = [
     "two_diracs",
     "unmatched",
     "wasserstein",
+    "wasserstein_1",
     "wfr",
     "wfr_geodesic",
 ]

@@ -25,14 +25,23 @@ class Penalised(NamedTuple):
     Attributes:
       curvature: ``c`` is `numerics.transport_cost` at this inverse length scale; 0 is ``½|x-y|²``.
       inverse_penalty: ``1/ρ``; 0 prescribes the marginals.
+      unsquared: whether ``c`` is ``|x-y|`` instead; no array.
     """
 
     curvature: Scalar
     inverse_penalty: Scalar
+    unsquared: bool = False
 
     def cost(self, x: Float[Array, "n d"], y: Float[Array, "m d"]) -> tuple[Array, Bool[Array, "n m"]]:
         """``(c, reachable)`` between all pairs."""
-        return transport_cost(squared_distance(x, y), self.curvature)
+        return self.cost_of(squared_distance(x, y))
+
+    def cost_of(self, squared: Array) -> tuple[Array, Bool[Array, "*p"]]:
+        """``(c, reachable)`` at squared distances."""
+        if not self.unsquared:
+            return transport_cost(squared, self.curvature)
+        apart = squared > 0
+        return jnp.where(apart, jnp.sqrt(jnp.where(apart, squared, 1.0)), 0.0), jnp.ones_like(apart)
 
     def worthwhile(self, cost: Array) -> Bool[Array, "*p"]:
         """Pairs that a plan may use; the others would only stretch its range beyond what floats resolve."""
@@ -110,6 +119,11 @@ def log_entropy(alpha: Scalar) -> Penalised:
 def quadratic(alpha: Scalar) -> Penalised:
     """Gaussian-Hellinger: cost ``½|x-y|²`` and ``ρ = 2alpha``."""
     return log_entropy(alpha)._replace(curvature=jnp.zeros_like(alpha))
+
+
+def euclidean(alpha: Scalar) -> Penalised:
+    """Cost ``|x-y|`` between prescribed marginals: ``W₁``. ``alpha`` is ``inf``."""
+    return Penalised(jnp.zeros_like(alpha), jnp.zeros_like(alpha), unsquared=True)
 
 
 def c_transform(potential: Array, source: Particles, target: Particles, problem: Penalised) -> DualPotentials:
@@ -212,7 +226,7 @@ def energy(plan: SparsePlan, source: Particles, target: Particles, problem: Pena
     """``⟨c, γ⟩ + ρ KL(γ₁|μ) + ρ KL(γ₂|ν)``; a plan at ``1/ρ = 0`` has the right marginals."""
     k = problem.inverse_penalty
     squared = jnp.sum((source.position[plan.row] - target.position[plan.column]) ** 2, axis=-1)
-    cost, _ = transport_cost(squared, problem.curvature)
+    cost, _ = problem.cost_of(squared)
     rows, columns = plan.marginals(source.log_weight.size, target.log_weight.size)
     misfit = divergence(rows, source.weight) + divergence(columns, target.weight)
     return jnp.sum(plan.mass * cost) + jnp.where(k > 0, misfit / jnp.where(k > 0, k, 1.0), 0.0)

@@ -20,16 +20,16 @@ def on_the_line(
     tolerance: float,
     max_iterations: int,
 ) -> StaticResult:
-    """``½W₂²`` on the line by sorting, ``O((n + m) log(n + m))``: no tolerance, no iterations.
+    """A convex cost of ``|x-y|`` on the line by sorting, ``O((n + m) log(n + m))``: no iterations.
 
     The plan joins quantiles. Each of its pairs differs from the one before by one step in the source or in
     the target, and the potential of the particle stepped to takes up the change of cost.
     """
-    del problem, tolerance, max_iterations
+    del tolerance, max_iterations
     sources, targets = (jnp.argsort(m.position[:, 0]) for m in (source, target))
     x, y = source.position[sources, 0], target.position[targets, 0]
     row, column, mass = monotone(source.weight[sources], target.weight[targets])
-    cost = 0.5 * (x[row] - y[column]) ** 2
+    cost, _ = problem.cost_of((x[row] - y[column]) ** 2)
     change = jnp.diff(cost, prepend=0.0)
     in_source = jnp.diff(row, prepend=0) > 0
     gained_source = jnp.cumsum(jnp.where(in_source, change, 0.0))

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from wfr_flows.measures import Particles
-from wfr_flows.numerics import in_blocks, transport_cost
+from wfr_flows.numerics import in_blocks
 from wfr_flows.static import dense
 from wfr_flows.static.annealing import History, extrapolate, least_smoothing, settle, smoothed_plan
 from wfr_flows.static.bounds import DualPotentials, Penalised, c_transform, half_transform
@@ -232,7 +232,7 @@ def _restrict(task: _Task, pairs: ListedPairs) -> Problem:
     source, target, problem, unit = task.source, task.target, task.problem, task.unit
     row, column = pairs.row, pairs.column
     squared = jnp.sum((source.position[row] - target.position[column]) ** 2, axis=-1)
-    cost, reachable = transport_cost(squared, problem.curvature)
+    cost, reachable = problem.cost_of(squared)
     legal = reachable & problem.worthwhile(cost) & (source.weight > 0)[row] & (target.weight > 0)[column]
     legal &= ~listed_twice(pairs.by_row, pairs.by_column)
     rows, columns = pairs.sums(legal.astype(cost.dtype))

@@ -18,6 +18,7 @@ from wfr_flows.static.bounds import (
     couple,
     dual_value,
     energy,
+    euclidean,
     log_entropy,
     quadratic,
     shift,
@@ -42,12 +43,13 @@ def _travelling(plan: SparsePlan, source: Particles, target: Particles, alpha: A
     return coupling_cost(couple(plan, source, target, alpha), alpha)
 
 
-def _penalised(plan: SparsePlan, source: Particles, target: Particles, alpha: Array) -> Scalar:
-    return energy(plan, source, target, quadratic(alpha))
+def _penalised(problem: Callable[[Array], Penalised]) -> Callable[..., Scalar]:
+    return lambda plan, source, target, alpha: energy(plan, source, target, problem(alpha))
 
 
 _CONE = _Kind(log_entropy, _travelling)
-_QUADRATIC = _Kind(quadratic, _penalised)
+_QUADRATIC = _Kind(quadratic, _penalised(quadratic))
+_EUCLIDEAN = _Kind(euclidean, _penalised(euclidean))
 
 
 def wfr(
@@ -124,6 +126,16 @@ def wasserstein(
     Arguments, errors and result as in `wfr`; unequal masses are infinitely far apart.
     """
     return wfr(source, target, jnp.inf, tolerance=tolerance, max_iterations=max_iterations)
+
+
+def wasserstein_1(
+    source: Particles, target: Particles, *, tolerance: float = 1e-4, max_iterations: int = 200
+) -> StaticResult:
+    """``W₁``, the least mean distance ``∫|x-y| dγ``, between measures of equal mass.
+
+    Arguments, errors and result as in `wfr`; unequal masses are infinitely far apart. Not halved.
+    """
+    return _certified(_EUCLIDEAN, source, target, jnp.inf, tolerance, max_iterations)
 
 
 def gaussian_hellinger(

@@ -1,0 +1,312 @@
+"""``wfr-flows snapshots``: dynamics with growth through snapshots in time, from one table."""
+
+import argparse
+import json
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from wfr_flows import geodesics, potentials, static, training
+from wfr_flows.cli.directory import check_directory, making, read_json, refuse_to_replace
+from wfr_flows.cli.files import told_in_one_sentence, write_arrays, write_atomically, write_figure
+from wfr_flows.cli.options import InputError, count, positive, seed
+from wfr_flows.cli.progress import Bars, Clock
+from wfr_flows.cli.table import complain
+from wfr_flows.dynamics import Field, Geometry, Trajectory, batched, free_field, potential_field, windowed
+from wfr_flows.geodesics import Chain
+from wfr_flows.measures import Particles, Snapshots, by_time, padded, read_with_column
+from wfr_flows.typing import Array, Key, Params
+
+DESCRIPTION = """\
+Learn how points move and grow through snapshots in time, from a table with a column of times: certified
+Wasserstein-Fisher-Rao plans between neighbouring snapshots, and one field of velocity and growth matched to
+them without simulation. Masses are weights, or else numbers of points, relative to the first snapshot.
+
+Writes summary.json, cells.npz (velocity, growth and mass at every point of the table), trajectories.npz (the
+first snapshot carried through time), snapshots.png and the parameters in checkpoint/; for an AnnData table
+also cells.h5ad, the table with what cells.npz holds.
+"""
+
+RESULTS = ("summary.json", "cells.npz", "trajectories.npz", "snapshots.png", "checkpoint", "cells.h5ad")
+_STEPS_IN_A_WINDOW = 16
+_ONE_SIDED = 1e-4
+
+
+class Task(NamedTuple):
+    """The snapshots in units of their spread, and what brings them back."""
+
+    snapshots: Snapshots
+    geometry: Geometry
+    center: np.ndarray
+    spread: float
+
+
+class Learned(NamedTuple):
+    """A field and its parameters, for a `Task`."""
+
+    field: Field
+    params: Params
+    chain: Chain
+
+
+def add_parser(commands) -> None:
+    """Add the subcommand to an argparse collection."""
+    parser = commands.add_parser(
+        "snapshots",
+        help="motion and growth through snapshots in time",
+        description=DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("table", metavar="TABLE", help="CSV, NPZ, Parquet or AnnData (.h5ad) file")
+    add("--time", metavar="COLUMN", required=True, help="column, array or observation that holds the times")
+    add("--weights", metavar="NAME", help="that of the weights (default: weight, if present)")
+    add(
+        "--alpha",
+        type=_positive_or_auto,
+        default="auto",
+        help="length scale, or auto: the mean of W2² between neighbouring snapshots at mass 1 (default auto)",
+    )
+    add("--field", choices=("potential", "free"), default="potential", help="one potential, or two networks")
+    add("--joint", action="store_true", help="one field smooth in time, instead of one between snapshots")
+    add("--hold-out", type=float, metavar="TIME", help="leave this time out of training, and compare there")
+    add("--out", type=Path, default=Path("wfr-snapshots"), help="output directory (default wfr-snapshots)")
+    add("--seed", type=seed, default=0, help="whole number >= 0 (default 0)")
+    add("--quick", action="store_true", help="a smaller, rougher run")
+    add("--json", action="store_true", help="print JSON instead of a table")
+    tuning = parser.add_argument_group("tuning")
+    tuning.add_argument("--steps", type=count, help="of matching (5000; quick 500)")
+    tuning.add_argument("--width", type=count, default=64, help="width of the networks (64)")
+    tuning.add_argument(
+        "--num-particles", type=count, default=2900, help="of a snapshot for its plans, at most (2900)"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the job; see `DESCRIPTION`."""
+    check_directory(options.out)
+    snapshots = _load(options)
+    saved = read_json(options.out / "summary.json")
+    ours = saved is not None and saved.get("command") == "snapshots"
+    refuse_to_replace(options.out, RESULTS, (options.table,), ours=ours)
+    clock, console = Clock(), Console(stderr=options.json, highlight=False)
+    learn_key, chain_key = jax.random.split(jax.random.key(options.seed))
+    task = _task(options, snapshots)
+    seen = task.snapshots.without(options.hold_out) if options.hold_out is not None else task.snapshots
+    try:
+        with clock.stage("plans"), told_in_one_sentence():
+            chain = geodesics.chain(chain_key, *seen[:2], task.geometry, num_particles=options.num_particles)
+            jax.block_until_ready(chain)
+        with making(options.out), clock.stage("matching"):
+            learned = _learn(learn_key, options, task, chain, console)
+    except training.NonFiniteError as error:
+        complain(str(error))
+        return 1
+    with clock.stage("evaluation"):
+        trajectory = _carried(task, learned)
+        summary = _summary(options, task, learned, trajectory)
+    with clock.stage("files"):
+        _write(options, task, learned, trajectory, summary | {"seconds": clock.seconds})
+    _report(options, summary | {"seconds": clock.seconds}, console)
+    return 0
+
+
+def _positive_or_auto(text: str) -> float | str:
+    return text if text == "auto" else positive(text)
+
+
+def _load(options: argparse.Namespace) -> Snapshots:
+    with told_in_one_sentence():
+        points, times = read_with_column(options.table, options.time, weight=options.weights)
+        snapshots = by_time(points, times)
+    if options.hold_out is None:
+        return snapshots
+    if options.hold_out not in snapshots.time[1:-1]:
+        inner = ", ".join(f"{t:g}" for t in snapshots.time[1:-1]) or "none"
+        raise InputError(f"--hold-out {options.hold_out:g} is no time between the ends; those are: {inner}.")
+    return snapshots
+
+
+def _task(options: argparse.Namespace, snapshots: Snapshots) -> Task:
+    """Centred, and divided by one standard deviation of all coordinates, which keeps the geometry."""
+    everything = np.concatenate([np.asarray(m.position) for m in snapshots.measure])
+    center = everything.mean(axis=0)
+    spread = float(np.sqrt(np.mean((everything - center) ** 2))) or 1.0
+    measures = [m._replace(position=(m.position - center) / spread) for m in snapshots.measure]
+    snapshots = snapshots._replace(measure=measures)
+    alpha = _automatic_alpha(measures) if options.alpha == "auto" else options.alpha / spread**2
+    return Task(snapshots, Geometry(alpha, spherical=False), center, spread)
+
+
+def _automatic_alpha(measures: list[Particles]) -> float:
+    """Mean of ``W₂²`` between neighbours at mass 1: a typical way is then well within reach."""
+    largest = max(measure.log_weight.size for measure in measures)
+    same = [padded(measure.normalise(), largest) for measure in measures]
+    solve = jax.jit(partial(static.wfr, alpha=jnp.inf, tolerance=1e-2))
+    return float(np.mean([2 * solve(a, b).value for a, b in zip(same, same[1:], strict=False)]))
+
+
+def _learn(key: Key, options: argparse.Namespace, task: Task, chain: Chain, console: Console) -> Learned:
+    dim = task.center.size
+    one = (
+        potential_field(potentials.mlp(dim, width=options.width), task.geometry)
+        if options.field == "potential"
+        else free_field(dim, width=options.width)
+    )
+    field = one if options.joint else windowed(one, chain.time)
+    num_steps = options.steps or (500 if options.quick else 5000)
+    loss = geodesics.chain_matching(field, task.geometry, chain)
+    method = geodesics.matching_method(loss, geodesics.cosine_muon(num_steps))
+    init_key, train_key = jax.random.split(key)
+    with Bars(console) as bars:
+        bars.add("matching", num_steps)
+        state = training.run(
+            method,
+            train_key,
+            method.init(jax.jit(field.init)(init_key)),
+            lambda _: (),
+            num_steps,
+            chunk_size=min(250, num_steps),
+            on_chunk=lambda chunk: bars.show("matching", chunk.step, loss=chunk.info[0]),
+        )
+    return Learned(field, state.params, chain)
+
+
+def _carried(task: Task, learned: Learned) -> Trajectory:
+    """The first snapshot through all times, those held out among them."""
+    times = jnp.asarray(task.snapshots.time, learned.chain.time.dtype)
+    carry = jax.jit(partial(geodesics.push, learned.field, task.geometry, num_steps=_STEPS_IN_A_WINDOW))
+    return carry(learned.params, task.snapshots.measure[0], times)
+
+
+def _summary(
+    options: argparse.Namespace, task: Task, learned: Learned, trajectory: Trajectory
+) -> dict[str, Any]:
+    unit = task.spread**2
+    chain, snapshots = learned.chain, task.snapshots
+    actions = jax.jit(
+        partial(geodesics.window_actions, learned.field, task.geometry, num_windows=len(snapshots.time) - 1)
+    )(learned.params, trajectory)
+    return {
+        "command": "snapshots",
+        "table": options.table,
+        "alpha": float(jnp.asarray(task.geometry.alpha)) * unit,
+        "field": options.field,
+        "joint": options.joint,
+        "dimension": task.center.size,
+        "time": snapshots.time,
+        "points": [measure.log_weight.size for measure in snapshots.measure],
+        "mass": [float(measure.mass) for measure in snapshots.measure],
+        "hold_out": options.hold_out,
+        **_misfits(task, trajectory),
+        "action": float(jnp.sum(actions)) * unit,
+        "certified_lower": float(jnp.sum(chain.lower)) * unit,
+        "certified_upper": float(jnp.sum(chain.upper)) * unit,
+        "certified": bool(jnp.all(chain.converged)),
+        "seed": options.seed,
+        "device": jax.devices()[0].device_kind,
+    }
+
+
+def _misfits(task: Task, trajectory: Trajectory) -> dict[str, list[float]]:
+    """At every time but the first: ``W₁`` at mass 1 between what was carried there and the snapshot, mass."""
+    measures = task.snapshots.measure
+    largest = max(measure.log_weight.size for measure in measures)
+    solve = jax.jit(static.wasserstein_1)
+    distances, errors = [], []
+    for index, measure in enumerate(measures[1:], start=1):
+        there = trajectory.at(index * (_STEPS_IN_A_WINDOW + 1) - 1)
+        ends = (padded(m.normalise(), largest) for m in (there, measure))
+        distances.append(float(solve(*ends).value) * task.spread)
+        errors.append(abs(float(there.mass) / float(measure.mass) - 1))
+    return {"wasserstein_1": distances, "relative_mass_error": errors}
+
+
+def _at_the_points(task: Task, learned: Learned) -> dict[str, np.ndarray]:
+    """Velocity, growth and mass at every row of the table.
+
+    Where two windows meet, the mean of both. Mass is what a point of mass 1 has become at the next snapshot.
+    """
+    snapshots, last = task.snapshots, task.snapshots.time[-1]
+    rates_at, span = jax.jit(batched(learned.field)), last - snapshots.time[0]
+    total = sum(len(row) for row in snapshots.row)
+    velocity, growth, mass = np.empty((total, task.center.size)), np.empty(total), np.ones(total)
+    push = jax.jit(partial(geodesics.push, learned.field, task.geometry, num_steps=_STEPS_IN_A_WINDOW))
+    largest = max(len(row) for row in snapshots.row)
+    for index, (now, measure, row) in enumerate(zip(*snapshots, strict=True)):
+        full = padded(measure._replace(log_weight=jnp.zeros_like(measure.log_weight)), largest)
+        sides = (now - _ONE_SIDED * span, now + _ONE_SIDED * span)
+        inside = [t for t in sides if snapshots.time[0] < t < last]
+        both = [rates_at(learned.params, jnp.asarray(t, full.position.dtype), full.position) for t in inside]
+        velocity[row] = np.mean([r.velocity for r in both], axis=0)[: len(row)] * task.spread
+        growth[row] = np.mean([r.growth for r in both], axis=0)[: len(row)]
+        if now < last:
+            window = jnp.asarray(snapshots.time[index : index + 2], full.position.dtype)
+            carried = push(learned.params, full._replace(log_weight=jnp.zeros(largest)), window)
+            mass[row] = np.exp(carried.log_weight[-1])[: len(row)]
+    return {"velocity": velocity, "growth": growth, "mass": mass}
+
+
+def _write(options, task: Task, learned: Learned, trajectory: Trajectory, summary: dict[str, Any]) -> None:
+    from wfr_flows import plotting  # noqa: PLC0415  matplotlib is slow to import
+
+    def back(position: Array) -> np.ndarray:
+        return np.asarray(position) * task.spread + task.center
+
+    at_points = _at_the_points(task, learned)
+    snapshots = task.snapshots
+    measures = [m._replace(position=back(m.position)) for m in snapshots.measure]
+    moved = trajectory._replace(position=back(trajectory.position))
+    order = np.concatenate(snapshots.row)
+    position = np.concatenate([m.position for m in measures])[np.argsort(order)]
+    times = np.repeat(snapshots.time, [len(row) for row in snapshots.row])[np.argsort(order)]
+    with making(options.out):
+        training.save(options.out / "checkpoint", summary["seed"], learned.params)
+        write_arrays(options.out / "cells.npz", {"position": position, "time": times, **at_points})
+        write_arrays(
+            options.out / "trajectories.npz",
+            {name: np.asarray(getattr(moved, name)) for name in ("time", "position", "log_weight")},
+        )
+        figure = plotting.snapshots(
+            snapshots._replace(measure=measures), moved, position, at_points["growth"]
+        )
+        write_figure(options.out / "snapshots.png", figure)
+        if options.table.endswith(".h5ad"):
+            _write_anndata(options, at_points)
+        write_atomically(options.out / "summary.json", json.dumps(summary, indent=2).encode())
+
+
+def _write_anndata(options: argparse.Namespace, at_points: dict[str, np.ndarray]) -> None:
+    import anndata  # noqa: PLC0415  optional; the table was read with it
+
+    data = anndata.read_h5ad(options.table)
+    data.obsm["wfr_velocity"] = at_points["velocity"]
+    data.obs["wfr_growth"], data.obs["wfr_mass"] = at_points["growth"], at_points["mass"]
+    data.write_h5ad(options.out / "cells.h5ad")
+
+
+def _report(options: argparse.Namespace, summary: dict[str, Any], console: Console) -> None:
+    if options.json:
+        print(json.dumps(summary, indent=2))  # noqa: T201  what --json asks for
+        return
+    table = Table(title=f"Snapshots, alpha = {summary['alpha']:.4g}")
+    for name in ("time", "points", "mass", "W₁", "relative mass error"):
+        table.add_column(name, justify="right")
+    misfits = zip(["", *summary["wasserstein_1"]], ["", *summary["relative_mass_error"]], strict=True)
+    for index, (distance, error) in enumerate(misfits):
+        held_out = " (held out)" if summary["time"][index] == summary["hold_out"] else ""
+        shown = (f"{value:.4f}" if value != "" else "" for value in (distance, error))
+        mass = f"{summary['mass'][index]:.4f}"
+        table.add_row(f"{summary['time'][index]:g}{held_out}", str(summary["points"][index]), mass, *shown)
+    console.print(table)
+    bounds = f"[{summary['certified_lower']:.4f}, {summary['certified_upper']:.4f}]"
+    console.print(f"action {summary['action']:.4f}, certified between the snapshots {bounds}", markup=False)
+    names = ", ".join(name for name in RESULTS if (options.out / name).exists())
+    console.print(f"Written to {options.out}: {names}", markup=False)

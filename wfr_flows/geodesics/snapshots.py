@@ -1,0 +1,249 @@
+"""Unbalanced dynamics through snapshots in time: certified plans between neighbours, matching, pushing."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from wfr_flows import static
+from wfr_flows.dynamics import Field, Geometry, Rates, Trajectory, batched, integrate
+from wfr_flows.geodesics.matching import Loss, evolution_error
+from wfr_flows.measures import Particles, padded, resample
+from wfr_flows.numerics import inverse_distribution, running_total, simpson_weights
+from wfr_flows.static import Diracs, DiracState
+from wfr_flows.typing import Array, Float, Key, Params, Scalar
+
+# Windows are left by this share of their length, so that no stage of a step looks into the next one.
+_MARGIN = 1e-5
+
+
+class Chain(NamedTuple):
+    """Optimal semi-couplings between neighbouring snapshots.
+
+    Attributes:
+      time: ``[k]``, increasing.
+      diracs: leaves ``[k - 1, p, ...]``; pairs without mass fill up the shorter lists.
+      lower, upper: ``[k - 1]``, certified bounds on ``d²`` between neighbours.
+      converged: ``[k - 1]``.
+    """
+
+    time: Float[Array, " k"]
+    diracs: Diracs
+    lower: Float[Array, " k-1"]
+    upper: Float[Array, " k-1"]
+    converged: Array
+
+
+def chain(
+    key: Key,
+    time: Sequence[float],
+    snapshots: Sequence[Particles],
+    geometry: Geometry,
+    *,
+    num_particles: int = 2900,
+    tolerance: float = 1e-4,
+) -> Chain:
+    """Certified plans between neighbouring snapshots; run on the host, one window after the other.
+
+    Args:
+      key: for the draws from snapshots of more than ``num_particles``.
+      time: increasing.
+      snapshots: weighted particles of any mass (at ``alpha = inf``, of one mass; a spherical geometry
+        compares the probability measures).
+      geometry: of the windows.
+      num_particles: of a snapshot, at most; more are resampled to so many of the same total mass.
+      tolerance: relative gap of each plan.
+
+    Raises:
+      ValueError: fewer than two snapshots, times that do not increase, dimensions or masses that do not fit.
+    """
+    _check(time, snapshots, geometry)
+    keys = jax.random.split(key, len(snapshots))
+    few = [_thinned(k, s, num_particles) for k, s in zip(keys, snapshots, strict=True)]
+    if geometry.spherical:
+        few = [snapshot.normalise() for snapshot in few]
+    # Particles without mass make all windows of one shape, so that one program serves them.
+    largest = max(snapshot.log_weight.size for snapshot in few)
+    few = [padded(snapshot, largest) for snapshot in few]
+    solve = static.spherical_wfr if geometry.spherical else static.wfr
+    solve = jax.jit(partial(_window, solve, tolerance=tolerance))
+    windows = [solve(first, last, geometry.alpha) for first, last in zip(few, few[1:], strict=False)]
+    results, diracs = zip(*windows, strict=True)
+    return Chain(
+        jnp.asarray(time, few[0].position.dtype),
+        _stacked([_present(window) for window in diracs]),
+        jnp.stack([result.lower_bound for result in results]),
+        jnp.stack([result.value for result in results]),
+        jnp.stack([result.converged for result in results]),
+    )
+
+
+def chain_matching(
+    field: Field,
+    geometry: Geometry,
+    chain: Chain,
+    *,
+    num_times: int = 8,
+    num_pairs: int = 64,
+    blur: float = 0.0,
+) -> Loss:
+    """The loss whose minimiser moves and grows as the geodesics from snapshot to snapshot do.
+
+    With ``v`` and ``g`` velocity and growth of travelling Diracs of a window, ``e = ½|v|² + ½alpha g²``, all
+    in the window's own time from 0 to 1, and the field's in that time too, it is the mean by mass over
+    windows of ``½|v_θ - v|² + ½alpha (g_θ - g)² + ½(∂ₜΦ - e)²/(e + d²/m)``, the last term for potentials.
+    Mass that dies or is born out of reach stays in place. In a spherical geometry growth counts up to its
+    mean.
+
+    Args:
+      field: on ``[chain.time[0], chain.time[-1]]``, see `dynamics.Field`.
+      geometry: that of the chain.
+      chain: from `chain`.
+      num_times: random times of a window, stratified.
+      num_pairs: Diracs at each, drawn with probability proportional to their mass.
+    """
+    alpha = jnp.where(geometry.inverse_alpha == 0, 0.0, geometry.alpha)
+    length = jnp.diff(chain.time)
+    share = chain.diracs.source_mass + chain.diracs.target_mass
+    total = jax.vmap(running_total)(share)
+    mass = jnp.mean(total[:, -1]) / 2
+    angle = jax.vmap(static.cone_angle, (0, None))(chain.diracs, geometry.alpha)
+    rates_at = jax.vmap(batched(field), (None, 0, 0))
+    travel = jax.vmap(_traveller(geometry), (0, 0, None))
+
+    def window(params: Params, key: Key, index: Array) -> Scalar:
+        time_key, pair_key = jax.random.split(key)
+        time = (jnp.arange(num_times) + jax.random.uniform(time_key, (num_times,), total.dtype)) / num_times
+        uniform = 1 - jax.random.uniform(pair_key, (num_times, num_pairs), total.dtype)
+        pair = inverse_distribution(total[index], uniform)
+        diracs = jax.tree.map(lambda leaf: leaf[index][pair], chain.diracs)
+        state = travel(diracs, time, angle[index])
+        span = length[index]
+        rates: Rates = rates_at(params, chain.time[index] + span * time, state.position)
+        weight = state.mass * total[index, -1] / (share[index][pair] * mass)
+        excess = span * rates.growth - state.growth
+        if geometry.spherical:
+            excess -= (jnp.sum(weight * excess, axis=1) / jnp.sum(weight, axis=1))[:, None]
+        errors = jnp.sum((span * rates.velocity - state.velocity) ** 2, axis=-1) + alpha * excess**2
+        if rates.energy is not None:
+            errors += evolution_error(span**2 * rates.energy, state, alpha, chain.upper[index] / mass)
+        return 0.5 * jnp.mean(weight * errors)
+
+    def loss(params: Params, key: Key) -> Scalar:
+        indices = jnp.arange(length.size)
+        return jnp.mean(jax.vmap(window, (None, 0, 0))(params, jax.random.split(key, length.size), indices))
+
+    return loss
+
+
+def push(
+    field: Field,
+    geometry: Geometry,
+    params: Params,
+    measure: Particles,
+    time: Float[Array, " k"],
+    *,
+    num_steps: int = 16,
+) -> Trajectory:
+    """Carry weighted particles through the windows of a field, forward from ``time[0]``.
+
+    Args:
+      field, params: as `chain_matching` learns it.
+      geometry: in a spherical one weights are normalised to the initial mass at every node.
+      measure: particles at ``time[0]``.
+      time: ``[k]``, the borders of the windows, increasing.
+      num_steps: Runge-Kutta steps of a window.
+
+    Returns:
+      A `Trajectory` with ``num_steps + 1`` nodes for every window, so that borders stand in it twice; its
+      log-determinants are 0.
+    """
+    rates_at = batched(field)
+
+    def vector_field(t: Scalar, state: tuple[Array, Array], params: Params) -> tuple[Array, Array]:
+        rates = rates_at(params, t, state[0])
+        return rates.velocity, rates.growth
+
+    fraction = _MARGIN + (1 - 2 * _MARGIN) * jnp.linspace(0.0, 1.0, num_steps + 1, dtype=time.dtype)
+
+    def window(state: tuple[Array, Array], ends: tuple[Scalar, Scalar]):
+        grid = ends[0] + (ends[1] - ends[0]) * fraction
+        states = integrate(vector_field, state, params, grid)
+        return jax.tree.map(lambda leaf: leaf[-1], states), (grid, *states)
+
+    _, nodes = jax.lax.scan(window, (measure.position, measure.log_weight), (time[:-1], time[1:]))
+    grid, position, log_weight = (leaf.reshape(-1, *leaf.shape[2:]) for leaf in nodes)
+    if geometry.spherical:
+        log_weight = jax.nn.log_softmax(log_weight, axis=-1) + jax.nn.logsumexp(measure.log_weight)
+    return Trajectory(grid, position, log_weight, jnp.zeros_like(log_weight))
+
+
+def window_actions(
+    field: Field, geometry: Geometry, params: Params, trajectory: Trajectory, num_windows: int
+) -> Float[Array, " windows"]:
+    """``∫∫ ½|v|² + ½alpha g² dμ ds`` of every window in its own time, beside which ``d²`` of its ends stands.
+
+    Args:
+      trajectory: from `push`, through ``num_windows`` windows.
+    """
+    alpha = jnp.where(geometry.inverse_alpha == 0, 0.0, geometry.alpha)
+    rates: Rates = jax.vmap(batched(field), (None, 0, 0))(params, trajectory.time, trajectory.position)
+    weight = jnp.exp(trajectory.log_weight)
+    growth = rates.growth
+    if geometry.spherical:
+        growth -= (jnp.sum(weight * growth, axis=1) / jnp.sum(weight, axis=1))[:, None]
+    energy = 0.5 * jnp.sum(weight * (jnp.sum(rates.velocity**2, axis=-1) + alpha * growth**2), axis=1)
+    energy, time = (leaf.reshape(num_windows, -1) for leaf in (energy, trajectory.time))
+    span = time[:, -1] - time[:, 0]
+    nodes = jnp.linspace(0.0, 1.0, energy.shape[1], dtype=energy.dtype)
+    return span**2 * (energy @ simpson_weights(nodes))
+
+
+def _traveller(geometry: Geometry) -> Callable[[Diracs, Scalar, Scalar], DiracState]:
+    """``(diracs, time, angle) -> DiracState`` along the geodesic of the geometry."""
+    if geometry.spherical:
+        return lambda diracs, time, angle: static.spherical_travel(diracs, time, geometry.alpha, angle)
+    return lambda diracs, time, angle: static.travel(diracs, time, geometry.alpha)
+
+
+def _window(solve, first: Particles, last: Particles, alpha: Scalar, *, tolerance: float):
+    result = solve(first, last, alpha, tolerance=tolerance)
+    return result, static.semi_coupling(result, first, last, alpha)
+
+
+def _thinned(key: Key, snapshot: Particles, size: int) -> Particles:
+    if snapshot.log_weight.size <= size:
+        return snapshot
+    few = resample(key, snapshot, size)
+    return few._replace(log_weight=few.log_weight + jnp.log(snapshot.mass))
+
+
+def _present(diracs: Diracs) -> Diracs:
+    """Without pairs that carry nothing."""
+    kept = np.asarray(diracs.source_mass + diracs.target_mass) > 0
+    return jax.tree.map(lambda leaf: np.asarray(leaf)[kept], diracs)
+
+
+def _stacked(windows: Sequence[Diracs]) -> Diracs:
+    longest = max(len(window.source_mass) for window in windows)
+
+    def padded(leaf: np.ndarray) -> np.ndarray:
+        return np.pad(leaf, [(0, longest - len(leaf))] + [(0, 0)] * (leaf.ndim - 1))
+
+    return jax.tree.map(lambda *leaves: jnp.stack([padded(leaf) for leaf in leaves]), *windows)
+
+
+def _check(time: Sequence[float], snapshots: Sequence[Particles], geometry: Geometry) -> None:
+    if len(snapshots) < 2 or len(time) != len(snapshots):
+        raise ValueError(f"{len(time)} times and {len(snapshots)} snapshots; give two or more of either.")
+    if not np.all(np.diff(np.asarray(time)) > 0):
+        raise ValueError(f"the times {list(time)} do not increase; sort the snapshots and join equal times.")
+    dims = {snapshot.position.shape[1] for snapshot in snapshots}
+    if len(dims) > 1:
+        raise ValueError(f"the snapshots have {sorted(dims)} coordinates; give all the same.")
+    masses = [float(snapshot.mass) for snapshot in snapshots]
+    if np.isinf(geometry.alpha) and not geometry.spherical and not np.allclose(masses, masses[0], rtol=1e-4):
+        raise ValueError(f"alpha = inf keeps mass and the snapshots have {masses}; give a finite alpha.")

@@ -1,0 +1,57 @@
+"""One table of points with times as one measure for every time."""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from wfr_flows.measures.particles import Particles
+
+
+class Snapshots(NamedTuple):
+    """Weighted points at several times, mass 1 at the first.
+
+    Attributes:
+      time: increasing, Python numbers.
+      measure: one `Particles` for every time.
+      row: for every time the indices ``[n]`` of its points in the table.
+    """
+
+    time: list[float]
+    measure: list[Particles]
+    row: list[np.ndarray]
+
+    def without(self, time: float) -> "Snapshots":
+        """All but one time."""
+        kept = [index for index, other in enumerate(self.time) if other != time]
+        return Snapshots(
+            [self.time[index] for index in kept],
+            [self.measure[index] for index in kept],
+            [self.row[index] for index in kept],
+        )
+
+
+def by_time(points: Particles, time: np.ndarray) -> Snapshots:
+    """Split a table by time; masses are relative to that of the first time.
+
+    Args:
+      points: of all times.
+      time: ``[n]``, one of each point.
+
+    Raises:
+      ValueError: times that are not finite, fewer than two of them, or one without mass.
+    """
+    time = np.asarray(time)
+    if not np.isfinite(time).all():
+        raise ValueError("some times are not finite; repair or remove these rows.")
+    values = np.unique(time)
+    if len(values) < 2:
+        raise ValueError(f"there is one time only, {values[0]:g}; give points at two times or more.")
+    rows = [np.flatnonzero(time == value) for value in values]
+    measures = [Particles(points.position[row], points.log_weight[row]) for row in rows]
+    for value, measure in zip(values, measures, strict=True):
+        if not measure.mass > 0:
+            raise ValueError(f"the points at time {value:g} have no mass; give them weights or remove them.")
+    first = jnp.log(measures[0].mass)
+    relative = [measure._replace(log_weight=measure.log_weight - first) for measure in measures]
+    return Snapshots([float(value) for value in values], relative, rows)

@@ -1,0 +1,73 @@
+"""A deep smooth network as a potential."""
+
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from wfr_flows.potentials.base import Jet, Potential
+from wfr_flows.typing import Array, Float, Key, Params, Scalar
+
+
+class SiluNetwork(nn.Module):
+    """Dense layers with ``x sigmoid(x)`` between them; the last one begins at zero.
+
+    Attributes:
+      widths: of the layers between.
+      outputs: of the last layer.
+    """
+
+    widths: Sequence[int]
+    outputs: int
+
+    @nn.compact
+    def __call__(self, inputs: Array) -> Array:
+        """``[..., i] -> [..., outputs]``."""
+        dtype = jnp.result_type(float)
+        for width in self.widths:
+            inputs = nn.silu(nn.Dense(width, dtype=dtype, param_dtype=dtype)(inputs))
+        start = nn.initializers.zeros
+        return nn.Dense(self.outputs, dtype=dtype, param_dtype=dtype, kernel_init=start)(inputs)
+
+
+def mlp(dim: int, *, width: int = 64, depth: int = 3) -> Potential:
+    """``Φ(t, x)`` as a network of ``depth`` layers with ``x sigmoid(x)`` between them, 0 at the start.
+
+    Deeper than `resnet`, and better where the potential bends in many places, as between the clusters of a
+    sample. Value, gradient and time derivative take one backward pass, the Laplacian ``d`` more.
+
+    Args:
+      dim: dimension ``d >= 1`` of space.
+      width: units of a layer.
+      depth: layers between input and output.
+
+    Raises:
+      ValueError: one of them below 1.
+    """
+    for name, size in (("dim", dim), ("width", width), ("depth", depth)):
+        if size < 1:
+            raise ValueError(f"{name} is {size}; give at least 1.")
+    network = SiluNetwork((width,) * depth, 1)
+
+    def init(key: Key) -> Params:
+        return network.init(key, jnp.zeros(dim + 1, jnp.result_type(float)))["params"]
+
+    def of(params: Params, inputs: Float[Array, " d+1"]) -> Scalar:
+        return network.apply({"params": params}, inputs)[0]  # pyright: ignore[reportIndexIssue]
+
+    def value(params: Params, t: Scalar, x: Float[Array, " d"]) -> Scalar:
+        return of(params, jnp.append(x, t))
+
+    def jet(params: Params, t: Scalar, x: Float[Array, " d"]) -> Jet:
+        inputs = jnp.append(x, t)
+        at, slope = jax.value_and_grad(of, argnums=1)(params, inputs)
+
+        def curvature(direction: Float[Array, " d+1"]) -> Scalar:
+            along = jax.jvp(lambda s: jax.grad(of, argnums=1)(params, s), (inputs,), (direction,))[1]
+            return jnp.vdot(direction, along)
+
+        laplacian = jnp.sum(jax.vmap(curvature)(jnp.eye(dim, dim + 1, dtype=inputs.dtype)))
+        return Jet(at, slope[:-1], laplacian, slope[-1])
+
+    return Potential(init, value, jet)
