@@ -1,0 +1,152 @@
+"""Snapshots through the front door: what is written, what is refused, what is left alone."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+from helpers import refusal
+
+from wfr_flows.cli import main
+
+TINY = ["--steps", "150", "--width", "8", "--alpha", "1"]
+WRITTEN = {"summary.json", "cells.npz", "trajectories.npz", "snapshots.png", "checkpoint"}
+
+
+@pytest.fixture(autouse=True)
+def single_precision():
+    with jax.enable_x64(False):
+        yield
+
+
+def table():
+    """A cluster that moves right by 1 a time, and one that stays and halves: 20, then 15 and 10 points."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for time, (moving, staying) in enumerate([(10, 10), (10, 5), (10, 3)]):
+        place = np.concatenate([np.full(moving, float(time)), np.full(staying, -6.0)])
+        rows += [(time, x, 0.1 * rng.normal()) for x in place + 0.05 * rng.normal(size=place.size)]
+    return np.array(rows)
+
+
+def write(path, rows, header="day,x,y"):
+    np.savetxt(path, rows, delimiter=",", header=header, comments="")
+    return path
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("snapshots")
+    source = write(directory / "cells.csv", table())
+    with jax.enable_x64(False):
+        assert main(["snapshots", str(source), "--time", "day", "--out", str(directory / "out"), *TINY]) == 0
+    return directory
+
+
+def test_a_run_writes_what_it_says(finished):
+    out = finished / "out"
+    assert {path.name for path in out.iterdir()} == WRITTEN
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["points"] == [20, 15, 13]
+    np.testing.assert_allclose(summary["mass"], [1.0, 0.75, 0.65], rtol=1e-6)
+    assert summary["certified_lower"] <= summary["certified_upper"]
+    assert max(summary["relative_mass_error"]) < 0.1
+    cells = np.load(out / "cells.npz")
+    assert cells["velocity"].shape == (48, 2)
+    np.testing.assert_allclose(cells["position"], table()[:, 1:], atol=1e-5)
+    moving = cells["position"][:, 0] > -3
+    # One unit of length a unit of time, in the table's own units.
+    np.testing.assert_allclose(cells["velocity"][moving, 0].mean(), 1.0, atol=0.15)
+    assert cells["growth"][~moving].mean() < -0.2 < cells["growth"][moving].mean()
+    paths = np.load(out / "trajectories.npz")
+    assert paths["position"].shape == (2 * 17, 20, 2)
+
+
+def test_the_seed_decides_the_result(finished, tmp_path):
+    again = tmp_path / "again"
+    source = str(finished / "cells.csv")
+    assert main(["snapshots", source, "--time", "day", "--out", str(again), *TINY]) == 0
+    first, second = (np.load(place / "cells.npz")["growth"] for place in (finished / "out", again))
+    np.testing.assert_array_equal(first, second)
+
+
+def test_a_time_is_held_out_and_compared(tmp_path, capsys):
+    source = write(tmp_path / "cells.csv", table())
+    arguments = ["snapshots", str(source), "--time", "day", "--hold-out", "1", "--field", "free", "--json"]
+    assert main([*arguments, "--out", str(tmp_path / "out"), *TINY]) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert summary["hold_out"] == 1
+    assert len(summary["wasserstein_1"]) == 2
+    assert summary["field"] == "free"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--time", "hour"], "has no 'hour'"),
+        (["--time", "day", "--hold-out", "0"], "no time between the ends"),
+        (["--time", "day", "--alpha", "-1"], "not positive"),
+        (["--time", "day", "--weights", "nothing"], "no weights 'nothing'"),
+    ],
+)
+def test_what_cannot_be_used_is_refused(arguments, message, tmp_path, capsys):
+    source = write(tmp_path / "cells.csv", table())
+    assert main(["snapshots", str(source), *arguments, "--out", str(tmp_path / "out")]) == 2
+    assert message in refusal(capsys)
+    assert not (tmp_path / "out").exists()
+
+
+def test_one_time_is_not_enough(tmp_path, capsys):
+    source = write(tmp_path / "cells.csv", table()[:20])
+    assert main(["snapshots", str(source), "--time", "day", "--out", str(tmp_path / "out")]) == 2
+    assert "one time only" in refusal(capsys)
+
+
+def test_results_of_something_else_are_not_replaced(tmp_path, capsys):
+    source = write(tmp_path / "cells.csv", table())
+    (tmp_path / "cells.npz").write_text("precious")
+    assert main(["snapshots", str(source), "--time", "day", "--out", str(tmp_path)]) == 2
+    assert "something else" in refusal(capsys)
+    assert (tmp_path / "cells.npz").read_text() == "precious"
+
+
+def test_parquet_is_a_table_too(finished, tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    rows = table()
+    columns = pyarrow.table(dict(zip(("day", "x", "y"), rows.T, strict=True)))
+    parquet.write_table(columns, tmp_path / "cells.parquet")
+    arguments = [
+        "snapshots",
+        str(tmp_path / "cells.parquet"),
+        "--time",
+        "day",
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    assert main([*arguments, *TINY]) == 0
+    first, second = (np.load(place / "out" / "cells.npz")["growth"] for place in (finished, tmp_path))
+    np.testing.assert_allclose(first, second, atol=1e-3)
+
+
+def test_anndata_gets_velocity_growth_and_mass(tmp_path):
+    anndata = pytest.importorskip("anndata")
+    rows = table()
+    data = anndata.AnnData(X=rows[:, 1:])
+    data.obs["day"] = rows[:, 0]
+    data.write_h5ad(tmp_path / "cells.h5ad")
+    arguments = ["snapshots", str(tmp_path / "cells.h5ad"), "--time", "day", "--out", str(tmp_path / "out")]
+    assert main([*arguments, *TINY]) == 0
+    written = anndata.read_h5ad(tmp_path / "out" / "cells.h5ad")
+    assert written.obsm["wfr_velocity"].shape == (48, 2)
+    assert (written.obs["wfr_mass"] > 0).all()
+    assert np.isfinite(written.obs["wfr_growth"]).all()
+    np.testing.assert_array_equal(written.X, rows[:, 1:])
+
+
+@pytest.mark.parametrize("name", ["cells.parquet", "cells.h5ad"])
+def test_damaged_tables_are_refused(name, tmp_path, capsys):
+    pytest.importorskip("pyarrow" if name.endswith("parquet") else "anndata")
+    (tmp_path / name).write_bytes(b"half a file")
+    assert main(["snapshots", str(tmp_path / name), "--time", "day", "--out", str(tmp_path / "out")]) == 2
+    assert "truncated" in refusal(capsys)
