@@ -14,8 +14,8 @@
 # # A population that moves and grows
 #
 # Snapshots of a population at several times show neither who went where nor who multiplied. Unbalanced
-# optimal transport between them decides: moving has a price, and so has growing. This notebook goes from points
-# to velocity and growth, first with one potential, then with free networks.
+# optimal transport between them decides: moving has a price, and so has growing. This notebook goes from
+# points to velocity and growth, first with one potential, then with free networks.
 #
 # `wfr-flows snapshots` does all of this on a file.
 

@@ -42,3 +42,13 @@ def test_its_gradient_is_finite_where_points_coincide():
     mass = jnp.log(jnp.array([0.5, 0.5]))
     slope = jax.grad(lambda p: static.wasserstein_1(Particles(p, mass), Particles(x, mass)).value)(x)
     assert jnp.isfinite(slope).all()
+
+
+def test_listed_pairs_agree_with_all_pairs(monkeypatch):
+    source, target = clouds(2, n=150, m=180)
+    every = jax.jit(static.wasserstein_1)(source, target)
+    monkeypatch.setattr(static.solver, "_DENSE_PAIRS", 0)
+    listed = jax.jit(lambda *ends: static.wasserstein_1(*ends, tolerance=1e-3))(source, target)
+    assert listed.lower_bound <= every.value
+    assert every.lower_bound <= listed.value * (1 + 1e-9)
+    np.testing.assert_allclose(listed.value, every.value, rtol=3e-3)

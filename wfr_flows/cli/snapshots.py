@@ -36,6 +36,8 @@ also cells.h5ad, the table with what cells.npz holds.
 RESULTS = ("summary.json", "cells.npz", "trajectories.npz", "snapshots.png", "checkpoint", "cells.h5ad")
 _STEPS_IN_A_WINDOW = 16
 _ONE_SIDED = 1e-4
+_BLUR = 0.01
+_WEIGHT_DECAY = 0.003
 
 
 class Task(NamedTuple):
@@ -81,8 +83,8 @@ def add_parser(commands) -> None:
     add("--quick", action="store_true", help="a smaller, rougher run")
     add("--json", action="store_true", help="print JSON instead of a table")
     tuning = parser.add_argument_group("tuning")
-    tuning.add_argument("--steps", type=count, help="of matching (5000; quick 500)")
-    tuning.add_argument("--width", type=count, default=64, help="width of the networks (64)")
+    tuning.add_argument("--steps", type=count, help="of matching (8000; quick 1000)")
+    tuning.add_argument("--width", type=count, default=32, help="width of the networks (32)")
     tuning.add_argument(
         "--num-particles", type=count, default=2900, help="of a snapshot for its plans, at most (2900)"
     )
@@ -161,9 +163,10 @@ def _learn(key: Key, options: argparse.Namespace, task: Task, chain: Chain, cons
         else free_field(dim, width=options.width)
     )
     field = one if options.joint else windowed(one, chain.time)
-    num_steps = options.steps or (500 if options.quick else 5000)
-    loss = geodesics.chain_matching(field, task.geometry, chain)
-    method = geodesics.matching_method(loss, geodesics.cosine_muon(num_steps))
+    num_steps = options.steps or (1000 if options.quick else 8000)
+    loss = geodesics.chain_matching(field, task.geometry, chain, blur=_BLUR)
+    optimiser = geodesics.cosine_muon(num_steps, weight_decay=_WEIGHT_DECAY)
+    method = geodesics.matching_method(loss, optimiser)
     init_key, train_key = jax.random.split(key)
     with Bars(console) as bars:
         bars.add("matching", num_steps)

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from wfr_flows.measures import Particles
 from wfr_flows.numerics import in_blocks, inverse_alpha, saturate, squared_distance, transport_cost
@@ -42,6 +43,12 @@ class Penalised(NamedTuple):
             return transport_cost(squared, self.curvature)
         apart = squared > 0
         return jnp.where(apart, jnp.sqrt(jnp.where(apart, squared, 1.0)), 0.0), jnp.ones_like(apart)
+
+    def astype(self, dtype: DTypeLike) -> "Penalised":
+        """The same problem in another precision."""
+        return self._replace(
+            curvature=self.curvature.astype(dtype), inverse_penalty=self.inverse_penalty.astype(dtype)
+        )
 
     def worthwhile(self, cost: Array) -> Bool[Array, "*p"]:
         """Pairs that a plan may use; the others would only stretch its range beyond what floats resolve."""

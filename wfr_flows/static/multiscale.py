@@ -259,7 +259,7 @@ def _nearest(
     """
     center = target.position.mean(axis=0)
     dtype = jnp.float32 if tolerance >= _SINGLE_TOLERANCE else potential.dtype
-    problem = jax.tree.map(lambda leaf: leaf.astype(dtype), problem)
+    problem = problem.astype(dtype)
 
     def partners(potential: Array, measure: Particles, points: Float[Array, "m d"]) -> tuple[Array, Array]:
         count = min(_PARTNERS, potential.size)
