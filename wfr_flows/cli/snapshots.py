@@ -36,7 +36,7 @@ also cells.h5ad, the table with what cells.npz holds.
 RESULTS = ("summary.json", "cells.npz", "trajectories.npz", "snapshots.png", "checkpoint", "cells.h5ad")
 _STEPS_IN_A_WINDOW = 16
 _ONE_SIDED = 1e-4
-_BLUR = 0.01
+_BLUR = 0.015
 _WEIGHT_DECAY = 0.003
 
 
