@@ -295,17 +295,13 @@ def test_installed_command_in_a_fresh_directory(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("alpha", "low", "high", "slack"),
-    [
-        ("1", 1.3758, 1.3760, 0.03),
-        ("2", 1.8568, 1.8570, 0.03),
-        ("10", 2.4963, 2.4964, 0.03),
-        ("inf", 2.707, 2.707, 0.02),
-    ],
+    ("alpha", "exact"), [("0.5", 0.89545), ("1", 1.37588), ("10", 2.49636), ("inf", 2.70695)]
 )
-def test_main_job_meets_the_exact_value(alpha, low, high, slack, tmp_path):
+def test_main_job_meets_the_exact_value(alpha, exact, tmp_path):
     # Bounds of d²_SWFR of the true densities, from a fine grid.
     assert main(["geodesic", "--alpha", alpha, "--out", str(tmp_path / "out")]) == 0
     found = summary(tmp_path / "out")
-    assert (1 - slack) * low <= found["action"] <= (1 + slack) * high
-    assert found["kl"] <= 0.03
+    np.testing.assert_allclose(found["action"], exact, rtol=0.015)
+    assert found["kl"] <= 0.01
+    assert found["momentum_variation"] <= 0.03
+    assert found["potential_slope_error"] <= 0.03
