@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from helpers import refusal
 
+from wfr_flows import dynamics, potentials, training
 from wfr_flows.cli import main
 
 TINY = ["--steps", "150", "--width", "8", "--alpha", "1"]
@@ -68,6 +69,18 @@ def test_the_seed_decides_the_result(finished, tmp_path):
     assert main(["snapshots", source, "--time", "day", "--out", str(again), *TINY]) == 0
     first, second = (np.load(place / "cells.npz")["growth"] for place in (finished / "out", again))
     np.testing.assert_array_equal(first, second)
+
+
+def test_a_second_run_leaves_its_own_parameters(tmp_path):
+    source = write(tmp_path / "cells.csv", table())
+    arguments = ["snapshots", str(source), "--time", "day", "--out", str(tmp_path / "out"), *TINY]
+    found = []
+    for alpha in ("1", "4"):
+        assert main([*arguments, "--alpha", alpha]) == 0
+        inner = dynamics.potential_field(potentials.mlp(2, width=8), dynamics.Geometry(1.0, spherical=False))
+        like = dynamics.windowed(inner, np.arange(3.0)).init(jax.random.key(0))
+        found.append(training.restore(tmp_path / "out" / "checkpoint", like))
+    assert any(np.any(a != b) for a, b in zip(*map(jax.tree.leaves, found), strict=True))
 
 
 def test_a_time_is_held_out_and_compared(tmp_path, capsys):

@@ -271,7 +271,9 @@ def _write(options, task: Task, learned: Learned, trajectory: Trajectory, summar
     position = np.concatenate([m.position for m in measures])[np.argsort(order)]
     times = np.repeat(snapshots.time, [len(row) for row in snapshots.row])[np.argsort(order)]
     with making(options.out):
-        training.save(options.out / "checkpoint", summary["seed"], learned.params)
+        # A step of its own: orbax passes over one that is there already.
+        before = training.latest_step(options.out / "checkpoint") or 0
+        training.save(options.out / "checkpoint", before + 1, learned.params)
         write_arrays(options.out / "cells.npz", {"position": position, "time": times, **at_points})
         write_arrays(
             options.out / "trajectories.npz",

@@ -74,7 +74,7 @@ def matching(
     jets_at = jax.vmap(jax.vmap(potential.jet, (None, None, 0)), (None, 0, 0))
 
     def loss(params: Params, key: Key) -> Scalar:
-        time, index = _draw(key, total, num_times, num_pairs)
+        time, index = draw(jax.random.split(key), total, num_times, num_pairs)
         chosen = jax.tree.map(lambda leaf: leaf[index], diracs)
         state = jax.vmap(spherical_travel, (0, 0, None, None))(chosen, time, geometry.alpha, angle)
         jets = jets_at(params, time, state.position)
@@ -114,9 +114,9 @@ def matching_method(match: Loss, optimiser: optax.GradientTransformation) -> Met
     return gradient_method(lambda params, key, batch: (match(params, key), ()), optimiser)
 
 
-def _draw(key: Key, total: Float[Array, " m"], num_times: int, num_pairs: int) -> tuple[Array, Array]:
-    """Stratified times ``[t]``, and Diracs ``[t, k]`` by the running total of their shares."""
-    time_key, pair_key = jax.random.split(key)
+def draw(keys: Key, total: Float[Array, " m"], num_times: int, num_pairs: int) -> tuple[Array, Array]:
+    """Stratified times ``[t]`` and Diracs ``[t, k]`` by the running total of their shares, from two keys."""
+    time_key, pair_key = keys
     time = (jnp.arange(num_times) + jax.random.uniform(time_key, (num_times,))) / num_times
     uniform = 1 - jax.random.uniform(pair_key, (num_times, num_pairs), total.dtype)
     return time.astype(total.dtype), inverse_distribution(total, uniform)

@@ -10,9 +10,9 @@ import numpy as np
 
 from wfr_flows import static
 from wfr_flows.dynamics import Field, Geometry, Rates, Trajectory, batched, integrate
-from wfr_flows.geodesics.matching import Loss, evolution_error
+from wfr_flows.geodesics.matching import Loss, draw, evolution_error
 from wfr_flows.measures import Particles, padded, resample
-from wfr_flows.numerics import inverse_distribution, running_total, simpson_weights
+from wfr_flows.numerics import running_total, simpson_weights
 from wfr_flows.static import Diracs, DiracState
 from wfr_flows.typing import Array, Float, Key, Params, Scalar
 
@@ -117,10 +117,8 @@ def chain_matching(
     travel = jax.vmap(_traveller(geometry), (0, 0, None))
 
     def window(params: Params, key: Key, index: Array) -> Scalar:
-        time_key, pair_key, noise_key = jax.random.split(key, 3)
-        time = (jnp.arange(num_times) + jax.random.uniform(time_key, (num_times,), total.dtype)) / num_times
-        uniform = 1 - jax.random.uniform(pair_key, (num_times, num_pairs), total.dtype)
-        pair = inverse_distribution(total[index], uniform)
+        *draw_keys, noise_key = jax.random.split(key, 3)
+        time, pair = draw(jnp.stack(draw_keys), total[index], num_times, num_pairs)
         diracs = jax.tree.map(lambda leaf: leaf[index][pair], chain.diracs)
         state = travel(diracs, time, angle[index])
         span = length[index]

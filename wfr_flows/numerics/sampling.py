@@ -5,6 +5,8 @@ import jax.numpy as jnp
 
 from wfr_flows.typing import Array, Float, Int, Key
 
+_LATTICE_DIMENSIONS = 8
+
 
 def running_total(weight: Float[Array, " n"]) -> Float[Array, " n"]:
     """Cumulative sums that never decrease, and rise only where there is weight.
@@ -21,9 +23,6 @@ def inverse_distribution(total: Float[Array, " n"], point: Float[Array, "*s"]) -
     Array([1, 1, 3, 3], dtype=int32)
     """
     return jnp.searchsorted(total, point * total[-1])
-
-
-_LATTICE_DIMENSIONS = 8
 
 
 def lattice(key: Key, n: int, dim: int) -> Float[Array, "n dim"]:

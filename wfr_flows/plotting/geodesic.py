@@ -7,7 +7,7 @@ import numpy as np
 
 from wfr_flows.dynamics import Trajectory
 from wfr_flows.measures import Particles
-from wfr_flows.plotting.parts import density, times
+from wfr_flows.plotting.parts import density, paths_by_weight, some_paths, times
 from wfr_flows.typing import ArrayLike
 
 _PATHS = 60
@@ -94,35 +94,20 @@ def _clouds(axis, trajectory: Trajectory, title: str) -> None:
 
 def _paths_in_time(figure, axis, trajectory: Trajectory) -> None:
     time = np.asarray(trajectory.time)
-    chosen = _chosen(trajectory)
+    chosen = some_paths(trajectory, _PATHS)
     points = [
         np.stack([time, path[:, 0]], axis=1)
         for path in np.asarray(trajectory.position).transpose(1, 0, 2)[chosen]
     ]
-    _lines(figure, axis, points, trajectory, chosen)
+    paths_by_weight(figure, axis, points, trajectory, chosen)
     axis.set(title="trajectories, coloured by weight", xlabel="t", ylabel="x")
 
 
 def _paths_in_plane(figure, axis, trajectory: Trajectory) -> None:
-    chosen = _chosen(trajectory)
+    chosen = some_paths(trajectory, _PATHS)
     points = list(np.asarray(trajectory.position)[:, chosen, :2].transpose(1, 0, 2))
-    _lines(figure, axis, points, trajectory, chosen)
+    paths_by_weight(figure, axis, points, trajectory, chosen)
     axis.set(title="trajectories, coloured by weight", xlabel="x₁", ylabel="x₂", aspect="equal")
-
-
-def _lines(figure, axis, points: list[np.ndarray], trajectory: Trajectory, chosen: np.ndarray) -> None:
-    from matplotlib.collections import LineCollection  # noqa: PLC0415
-
-    log_weight = trajectory.log_weight[:, chosen]
-    ratio = (log_weight - log_weight[0]) / np.log(10)
-    segments = np.concatenate([np.stack([path[:-1], path[1:]], axis=1) for path in points])
-    limit = max(1e-3, float(np.abs(ratio).max()))
-    lines = LineCollection(list(segments), cmap="coolwarm", linewidths=1)
-    lines.set_array((0.5 * (ratio[:-1] + ratio[1:])).T.ravel())
-    lines.set_clim(-limit, limit)
-    axis.add_collection(lines)
-    axis.autoscale()
-    figure.colorbar(lines, ax=axis, label="log₁₀ w(t)/w(0)")
 
 
 def _weights(figure, axis, forward: Trajectory, reverse: Trajectory) -> None:
@@ -149,8 +134,3 @@ def _relative_weight(trajectory: Trajectory) -> np.ndarray:
 def _snapshots(trajectory: Trajectory, count: int = 5):
     last = trajectory.time.shape[0] - 1
     return [(round(last * share), colour) for share, colour in times(count)]
-
-
-def _chosen(trajectory: Trajectory) -> np.ndarray:
-    present = np.flatnonzero(np.isfinite(trajectory.log_weight[0]))
-    return present[np.linspace(0, present.size - 1, min(_PATHS, present.size)).astype(int)]

@@ -1,7 +1,8 @@
-"""What several figures share: colours of times, smoothed densities."""
+"""What several figures share: colours of times, smoothed densities, paths."""
 
 import numpy as np
 
+from wfr_flows.dynamics import Trajectory
 from wfr_flows.measures import Particles
 
 
@@ -28,3 +29,27 @@ def density(measure: Particles, x: np.ndarray) -> np.ndarray:
     edges = np.append(x - 0.5 * width, x[-1] + 0.5 * width)
     height, _ = np.histogram(position, bins=edges, weights=weight / weight.sum())
     return gaussian_filter1d(height / width, max(0.1 * spread / width, 0.5), mode="constant")
+
+
+def some_paths(trajectory: Trajectory, count: int) -> np.ndarray:
+    """Indices of at most ``count`` particles of a trajectory, none of them without weight."""
+    present = np.flatnonzero(np.isfinite(trajectory.log_weight[0]))
+    return present[np.linspace(0, present.size - 1, min(count, present.size)).astype(int)]
+
+
+def paths_by_weight(
+    figure, axis, points: list[np.ndarray], trajectory: Trajectory, chosen: np.ndarray
+) -> None:
+    """Draw lines ``[k, 2]`` of the chosen particles, coloured by how their weight changes."""
+    from matplotlib.collections import LineCollection  # noqa: PLC0415
+
+    log_weight = trajectory.log_weight[:, chosen]
+    ratio = (log_weight - log_weight[0]) / np.log(10)
+    segments = np.concatenate([np.stack([path[:-1], path[1:]], axis=1) for path in points])
+    limit = max(1e-3, float(np.abs(ratio).max()))
+    lines = LineCollection(list(segments), cmap="coolwarm", linewidths=1)
+    lines.set_array((0.5 * (ratio[:-1] + ratio[1:])).T.ravel())
+    lines.set_clim(-limit, limit)
+    axis.add_collection(lines)
+    axis.autoscale()
+    figure.colorbar(lines, ax=axis, label="log₁₀ w(t)/w(0)")

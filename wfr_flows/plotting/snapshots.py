@@ -1,10 +1,11 @@
 """One picture of dynamics through snapshots: the data, paths coloured by mass, the growth map."""
 
+import jax
 import numpy as np
 
 from wfr_flows.dynamics import Trajectory
 from wfr_flows.measures import Snapshots
-from wfr_flows.plotting.parts import times
+from wfr_flows.plotting.parts import paths_by_weight, some_paths, times
 
 _PATHS = 120
 
@@ -23,6 +24,7 @@ def snapshots(data: Snapshots, trajectory: Trajectory, position: np.ndarray, gro
     """
     from matplotlib.figure import Figure  # noqa: PLC0415  slow to import
 
+    trajectory = jax.tree.map(np.asarray, trajectory)
     figure = Figure(figsize=(15, 4.8), layout="constrained")
     left, middle, right = figure.subplots(1, 3)
     line = position.shape[1] == 1
@@ -56,19 +58,7 @@ def _plane(position, when) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _paths(figure, axis, trajectory: Trajectory) -> None:
-    from matplotlib.collections import LineCollection  # noqa: PLC0415  slow to import
-
-    log_weight = np.asarray(trajectory.log_weight)
-    present = np.flatnonzero(np.isfinite(log_weight[0]))
-    chosen = present[np.linspace(0, present.size - 1, min(_PATHS, present.size)).astype(int)]
-    across, along = _plane(np.asarray(trajectory.position)[:, chosen], np.asarray(trajectory.time)[:, None])
-    points = np.stack([across, along], axis=-1)
-    segments = np.stack([points[:-1], points[1:]], axis=2).transpose(1, 0, 2, 3).reshape(-1, 2, 2)
-    ratio = (log_weight[:, chosen] - log_weight[0, chosen]) / np.log(10)
-    limit = max(1e-3, float(np.abs(ratio).max()))
-    lines = LineCollection(list(segments), cmap="coolwarm", linewidths=0.8)
-    lines.set_array((0.5 * (ratio[:-1] + ratio[1:])).T.ravel())
-    lines.set_clim(-limit, limit)
-    axis.add_collection(lines)
-    axis.autoscale()
-    figure.colorbar(lines, ax=axis, label="log₁₀ w(t)/w(0)")
+    chosen = some_paths(trajectory, _PATHS)
+    across, along = _plane(trajectory.position[:, chosen], trajectory.time[:, None])
+    points = np.stack([across, along], axis=-1).transpose(1, 0, 2)
+    paths_by_weight(figure, axis, list(points), trajectory, chosen)
