@@ -1,4 +1,4 @@
-"""Stateless mathematics: cone functions with their limits, f-divergences, costs, quadrature, weighted draws."""
+"""Stateless mathematics: cone functions with limits, f-divergences, costs, quadrature, weighted draws."""
 
 from wfr_flows.numerics.blocks import in_blocks
 from wfr_flows.numerics.cone import (

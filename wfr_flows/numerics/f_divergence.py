@@ -18,7 +18,7 @@ class FDivergence(NamedTuple):
         ``D_f(P|Q) >= E_P[φ] - E_Q[f*(φ)]``,
 
     with equality at ``φ = f'(P/Q)``. A critic is therefore either ``φ`` itself, kept in ``domain``, or
-    ``φ = f'(h)`` of a ratio ``h > 0`` of ``P`` to ``Q``, whose logarithm may be any number: see `lower_bound`.
+    ``φ = f'(h)`` of a ratio ``h > 0`` of ``P`` to ``Q``, whose logarithm may be any number (`lower_bound`).
 
     Attributes:
       generator: ``f``, at 0 its limit.
