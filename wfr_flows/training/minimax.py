@@ -106,33 +106,16 @@ def minimax(
             outer, inner, outer_optimiser.init(outer), inner_optimiser.init(inner), outer, start
         )
 
-    def climb(key: Key, inner: Params, optimiser: PyTree, shown: PyTree):
-        def loss(inner: Params, key: Key):
-            return -ascent(inner, key, shown), ()
-
-        update = _updates(loss, inner_optimiser, inner_project)
-        (inner, optimiser), (value, _) = jax.lax.scan(
-            update, (inner, optimiser), jax.random.split(key, inner_steps)
-        )
-        return inner, optimiser, -value[-1]
-
     def step(key: Key, state: MinimaxState, batch: PyTree) -> tuple[MinimaxState, MinimaxInfo]:
         show_key, inner_key, outer_key = jax.random.split(key, 3)
         shown = jax.lax.stop_gradient(show(state.outer, show_key, batch))
-        inner, inner_optimiser_state, inner_value = climb(
-            inner_key, state.inner, state.inner_optimiser, shown
-        )
-        update = _updates(
-            lambda outer, key: descent(outer, inner, key, batch), outer_optimiser, outer_project
-        )
-        (outer, outer_optimiser_state), (values, infos) = jax.lax.scan(
-            update, (state.outer, state.outer_optimiser), jax.random.split(outer_key, outer_steps)
-        )
+        climb = _updates(lambda inner, key: (-ascent(inner, key, shown), ()), inner_optimiser, inner_project)
+        (inner, inner_state), (loss, _) = climb(inner_key, state.inner, state.inner_optimiser, inner_steps)
+        fall = _updates(lambda outer, key: descent(outer, inner, key, batch), outer_optimiser, outer_project)
+        (outer, outer_state), (value, info) = fall(outer_key, state.outer, state.outer_optimiser, outer_steps)
         average = optax.incremental_update(outer, state.average, 1 - average_decay)
-        state = MinimaxState(
-            outer, inner, outer_optimiser_state, inner_optimiser_state, average, state.step + 1
-        )
-        return state, MinimaxInfo(inner_value, values[-1], jax.tree.map(lambda leaf: leaf[-1], infos))
+        state = MinimaxState(outer, inner, outer_state, inner_state, average, state.step + 1)
+        return state, MinimaxInfo(-loss, value, info)
 
     return Method(init, step)
 
@@ -142,7 +125,7 @@ def _updates(
     optimiser: optax.GradientTransformation,
     project: Callable[[Params], Params],
 ):
-    """One update of a player as the body of a scan over keys."""
+    """A scan of updates of one player, and the value and info before the last of them."""
 
     def update(carry: tuple[Params, PyTree], key: Key):
         params, state = carry
@@ -150,4 +133,8 @@ def _updates(
         change, state = optimiser.update(gradient, state, params)
         return (project(optax.apply_updates(params, change)), state), (value, info)
 
-    return update
+    def updates(key: Key, params: Params, state: PyTree, num: int):
+        carry, told = jax.lax.scan(update, (params, state), jax.random.split(key, num))
+        return carry, jax.tree.map(lambda leaf: leaf[-1], told)
+
+    return updates
