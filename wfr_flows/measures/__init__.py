@@ -1,5 +1,6 @@
 """What flows act on: weighted particles, exact distributions, named examples, file readers."""
 
+from wfr_flows.measures.barenblatt import barenblatt, barenblatt_radius
 from wfr_flows.measures.builtin import BUILTIN, gaussian_mixture_1d
 from wfr_flows.measures.distributions import Distribution, empirical, gaussian, mixture, standard_normal
 from wfr_flows.measures.particles import Particles, equally_weighted, moments, padded, particles, resample
@@ -14,12 +15,15 @@ from wfr_flows.measures.toys import (
     swissroll,
     two_spirals,
 )
+from wfr_flows.measures.uniform import uniform_ball, uniform_box
 
 __all__ = [
     "BUILTIN",
     "Distribution",
     "Particles",
     "Snapshots",
+    "barenblatt",
+    "barenblatt_radius",
     "by_time",
     "checkerboard",
     "circles",
@@ -40,4 +44,6 @@ __all__ = [
     "standard_normal",
     "swissroll",
     "two_spirals",
+    "uniform_ball",
+    "uniform_box",
 ]
