@@ -1,0 +1,60 @@
+"""Gradient flows of free energies by JKO steps."""
+
+from wfr_flows.gradient_flows.duals import (
+    Internal,
+    Reference,
+    ball_reference,
+    box_reference,
+    entropy,
+    gaussian_reference,
+    power_entropy,
+)
+from wfr_flows.gradient_flows.interaction import interaction_energy, interaction_force
+from wfr_flows.gradient_flows.maps import TransportMap, affine, gradient_of, residual
+from wfr_flows.gradient_flows.ratios import Link, LogRatio, exponential, log_ratio, softplus, squared
+from wfr_flows.gradient_flows.saddle import Dual, FreeEnergy, dual_of, fit_ratio, look, saddle, value_of
+from wfr_flows.gradient_flows.variational_jko import (
+    FlowInfo,
+    FlowState,
+    Move,
+    cosine_adam,
+    evolve,
+    push,
+    variational_jko,
+)
+
+__all__ = [
+    "Dual",
+    "FlowInfo",
+    "FlowState",
+    "FreeEnergy",
+    "Internal",
+    "Link",
+    "LogRatio",
+    "Move",
+    "Reference",
+    "TransportMap",
+    "affine",
+    "ball_reference",
+    "box_reference",
+    "cosine_adam",
+    "dual_of",
+    "entropy",
+    "evolve",
+    "exponential",
+    "fit_ratio",
+    "gaussian_reference",
+    "gradient_of",
+    "interaction_energy",
+    "interaction_force",
+    "log_ratio",
+    "look",
+    "power_entropy",
+    "push",
+    "residual",
+    "saddle",
+    "softplus",
+    "squared",
+    "value_of",
+    "variational_jko",
+]

@@ -1,0 +1,293 @@
+"""Variational JKO: gradient flows from samples alone, by saddle points that need no density."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from wfr_flows.gradient_flows.interaction import interaction_force
+from wfr_flows.gradient_flows.maps import TransportMap
+from wfr_flows.gradient_flows.ratios import LogRatio
+from wfr_flows.gradient_flows.saddle import Dual, FreeEnergy, draw, dual_of, fit_ratio, look, saddle, value_of
+from wfr_flows.measures import Particles, moments
+from wfr_flows.numerics import in_blocks
+from wfr_flows.training import Method
+from wfr_flows.typing import Array, ArrayLike, Float, Key, Params, Scalar
+
+Optimiser = Callable[[int], optax.GradientTransformation]
+"""``number of updates -> optax transformation``, made anew for every step."""
+
+# Numbers of one particle on its way through a network.
+_ROW_LENGTH = 1024
+
+
+class Move(NamedTuple):
+    """What one step does to any point; those of many steps, stacked, are the flow: see `push`.
+
+    Attributes:
+      params: of the map.
+      centre, scale: the map acts on ``(x - centre)/scale``.
+      inertia: points are first carried along their last displacement, as far as the scheme of order 2 says.
+      forward: step size of the explicit push by the interaction; 0 for none.
+      sources: the particles that push; none in a scheme without.
+    """
+
+    params: Params
+    centre: Float[Array, " d"]
+    scale: Scalar
+    inertia: Scalar
+    forward: Scalar
+    sources: Particles
+
+
+class FlowState(NamedTuple):
+    """What the next step needs.
+
+    Attributes:
+      particles: of ``ρ_k``.
+      previous: their positions at step ``k - 1``.
+      previous_step_size: ``inf`` before the first step.
+      map_params, ratio_params: where the next step begins.
+    """
+
+    particles: Particles
+    previous: Float[Array, "n d"]
+    previous_step_size: Scalar
+    map_params: Params
+    ratio_params: Params
+
+
+class FlowInfo(NamedTuple):
+    """Diagnostics of one step.
+
+    Attributes:
+      move: what it did.
+      energy: ``F(ρ_(k+1))`` over all particles, its internal part by the dual value.
+      transport: ``½ E|T(x) - x|²`` over the step size, in the last batch.
+      covered: share of the particles that ended in the support of the reference law. Below 1 for a uniform
+        reference means that its margin is too small.
+    """
+
+    move: Move
+    energy: Scalar
+    transport: Scalar
+    covered: Scalar
+
+
+def cosine_adam(learning_rate: float) -> Optimiser:
+    """Adam at a rate that falls to 0 along a cosine over the updates of a step."""
+    return lambda num: optax.adam(optax.cosine_decay_schedule(learning_rate, num))
+
+
+_ADAM = cosine_adam(3e-3)
+
+
+def variational_jko(
+    energy: FreeEnergy,
+    transport: TransportMap,
+    ratio: LogRatio | None = None,
+    *,
+    num_iterations: int = 300,
+    inner_steps: int = 3,
+    outer_steps: int = 1,
+    batch: int | None = 1024,
+    order: int = 1,
+    forward_backward: bool = False,
+    num_sources: int | None = None,
+    restart: bool = False,
+    start_steps: int = 500,
+    average_decay: float = 0.0,
+    map_optimiser: Optimiser = _ADAM,
+    ratio_optimiser: Optimiser = _ADAM,
+) -> Method:
+    """Steps ``ρ_(k+1) = T#ρ_k``, ``T`` of ``min_T E|T(x) - x|²/2a + F(T#ρ_k)`` ([VWGF] eqs. 5, 9).
+
+    The internal energy is a supremum over ratios ``h``, see `Internal`: every step is a saddle point. All
+    particles move once, after it, by the map without dropout, so that ``K`` steps cost ``O(K)``.
+
+    Args:
+      energy: ``F``.
+      transport: the map ``T``, the identity at first.
+      ratio: the functions ``h``; needed where there is an internal energy.
+      num_iterations: of a step; each is ``inner_steps`` updates of ``h``, then ``outer_steps`` of ``T``.
+      batch: particles drawn for an iteration, and as many of the reference law; None for all particles, which
+        makes a step without internal energy deterministic.
+      order: 1 for JKO; 2 for BDF2 along particles (after Matthes and Plazotta, 2019), which is JKO with
+        step size ``a (1+r)/(1+2r)`` from ``x_k + r²(x_k - x_(k-1))/(1+2r)``, ``r`` the ratio of this step
+        size to the last.
+      forward_backward: move by ``-a ∇(W*ρ_k)`` first ([VWGF] eqs. 12-13), not ``W`` in the saddle point.
+      num_sources: how many particles push, the first of the cloud; all by default.
+      restart: begin every map at the identity, not where the last step ended.
+      start_steps: updates of ``h`` before the first step.
+      average_decay: in [0, 1), of an average of the map over the iterations of a step.
+      map_optimiser, ratio_optimiser: see `Optimiser`.
+
+    Returns:
+      A `training.Method`: ``init((key, particles)) -> FlowState`` of particles of any mass, made 1;
+      ``step(key, state, step_size) -> (FlowState, FlowInfo)`` for any step size ``a > 0``.
+
+    Raises:
+      ValueError: options out of their ranges, or that exclude each other.
+    """
+    _check(energy, ratio, num_iterations, batch, order, forward_backward)
+    backward = energy._replace(interaction=None) if forward_backward else energy
+    counts = {"inner_steps": inner_steps, "outer_steps": outer_steps, "average_decay": average_decay}
+
+    def seen_through(measure: Particles) -> Dual | None:
+        return None if energy.internal is None else dual_of(energy.internal, ratio, measure)  # pyright: ignore
+
+    def init(start: tuple[Key, Particles]) -> FlowState:
+        (map_key, ratio_key), particles = jax.random.split(start[0]), start[1].normalise()
+        dual, ratio_params = seen_through(particles), {}
+        if dual is not None:
+            optimiser = ratio_optimiser(start_steps)
+            ratio_params, _ = fit_ratio(
+                ratio_key, dual, particles, optimiser, num_steps=start_steps, batch=batch
+            )
+        before = jnp.asarray(jnp.inf, particles.position.dtype)
+        return FlowState(particles, particles.position, before, transport.init(map_key), ratio_params)
+
+    def solve(key: Key, state: FlowState, cloud: Particles, move: Move, dual: Dual | None, step_size: Scalar):
+        problem = saddle(
+            backward,
+            dual,
+            lambda params, x, key: _apply(transport, move._replace(params=params), x, key),
+            step_size,
+            inner_optimiser=ratio_optimiser(num_iterations * inner_steps),
+            outer_optimiser=map_optimiser(num_iterations * outer_steps),
+            project=transport.project,
+            **counts,
+        )
+
+        def body(saddle_state, key: Key):
+            draw_key, step_key = jax.random.split(key)
+            return problem.step(step_key, saddle_state, draw(draw_key, cloud, batch))
+
+        start = problem.init((move.params, state.ratio_params))
+        return jax.lax.scan(body, start, jax.random.split(key, num_iterations))
+
+    def step(key: Key, state: FlowState, step_size: ArrayLike) -> tuple[FlowState, FlowInfo]:
+        start_key, solve_key, look_key = jax.random.split(key, 3)
+        step_size = jnp.asarray(step_size, state.previous.dtype)
+        growth = step_size / state.previous_step_size if order == 2 else jnp.zeros_like(step_size)
+        implicit = step_size * (1 + growth) / (1 + 2 * growth)
+        move = Move(
+            transport.init(start_key) if restart else state.map_params,
+            *_frame(state.particles),
+            growth**2 / (1 + 2 * growth),
+            step_size if forward_backward else jnp.zeros_like(step_size),
+            _first(state.particles, num_sources if forward_backward else 0),
+        )
+        cloud = state.particles._replace(
+            position=_before(energy, move, state.particles.position, state.previous)
+        )
+        dual = seen_through(cloud)
+        solved, told = solve(solve_key, state, cloud, move, dual, implicit)
+        move = move._replace(params=solved.average)
+        moved = cloud._replace(position=_in_blocks(transport, move, cloud.position))
+        reached, covered = _measure(energy, dual, solved.inner, moved, look_key)
+        info = FlowInfo(move, reached, told.outer_info[-1], covered)
+        after = FlowState(moved, state.particles.position, step_size, solved.outer, solved.inner)
+        return after, info
+
+    return Method(init, step)
+
+
+def evolve(
+    method: Method, key: Key, state: FlowState, step_sizes: Float[Array, " k"]
+) -> tuple[FlowState, FlowInfo]:
+    """One step for each step size, as a scan; infos are stacked, and their moves are what `push` takes."""
+
+    def body(state: FlowState, now: tuple[Key, Scalar]) -> tuple[FlowState, FlowInfo]:
+        return method.step(now[0], state, now[1])
+
+    return jax.lax.scan(body, state, (jax.random.split(key, step_sizes.shape[0]), step_sizes))
+
+
+def push(
+    energy: FreeEnergy, transport: TransportMap, moves: Move, position: Float[Array, "n d"]
+) -> tuple[Float[Array, "n d"], Float[Array, "k n d"]]:
+    """Carry points of ``ρ_0`` through the moves of all steps.
+
+    Args:
+      energy, transport: as the flow was learned with.
+      moves: stacked, of `evolve`.
+      position: ``[n, d]``.
+
+    Returns:
+      The points in the end, and after every step; compilation drops what is not used.
+    """
+
+    def body(carry: tuple[Array, Array], move: Move):
+        now, previous = carry
+        after = _in_blocks(transport, move, _before(energy, move, now, previous))
+        return (after, now), after
+
+    (end, _), path = jax.lax.scan(body, (position, position), moves)
+    return end, path
+
+
+def _before(energy: FreeEnergy, move: Move, now: Float[Array, "n d"], previous: Float[Array, "n d"]) -> Array:
+    """Where the map finds points: extrapolated, pushed by the interaction."""
+    position = now + move.inertia * (now - previous)
+    if energy.interaction is None or move.sources.log_weight.shape[-1] == 0:
+        return position
+    return position - move.forward * interaction_force(energy.interaction, now, move.sources)
+
+
+def _apply(transport: TransportMap, move: Move, x: Float[Array, "n d"], key: Key | None = None) -> Array:
+    return move.centre + move.scale * transport.apply(move.params, (x - move.centre) / move.scale, key)
+
+
+def _in_blocks(transport: TransportMap, move: Move, x: Float[Array, "n d"]) -> Float[Array, "n d"]:
+    return in_blocks(lambda some: _apply(transport, move, some), x, _ROW_LENGTH)
+
+
+def _frame(measure: Particles) -> tuple[Float[Array, " d"], Scalar]:
+    """Mean and standard deviation, the latter of all coordinates together; 1 for a single point."""
+    mean, covariance = moments(measure)
+    variance = jnp.trace(covariance) / mean.shape[0]
+    return mean, jnp.sqrt(jnp.where(variance > 0, variance, 1.0))
+
+
+def _first(measure: Particles, num: int | None) -> Particles:
+    """The first particles, of mass 1."""
+    some = Particles(measure.position[:num], measure.log_weight[:num])
+    return some if num == 0 else some.normalise()
+
+
+def _measure(
+    energy: FreeEnergy, dual: Dual | None, params: Params, measure: Particles, key: Key
+) -> tuple[Scalar, Scalar]:
+    """The energy of particles, and the share of them that the reference law covers."""
+    value, covered = energy.explicit(measure), jnp.ones((), measure.position.dtype)
+    if dual is None:
+        return value, covered
+    inside = dual.reference.log_density(measure.position) > -jnp.inf
+    return value + value_of(dual, params, look(dual, key, measure)), jnp.sum(measure.weight * inside)
+
+
+def _check(
+    energy: FreeEnergy,
+    ratio: LogRatio | None,
+    num_iterations: int,
+    batch: int | None,
+    order: int,
+    forward_backward: bool,
+) -> None:
+    if energy == FreeEnergy():
+        raise ValueError("energy has no terms; give it an internal energy, a potential or an interaction.")
+    if energy.internal is not None and ratio is None:
+        raise ValueError(
+            "energy has an internal part and ratio is None; give the functions h, as log_ratio(dim)."
+        )
+    if num_iterations < 1 or (batch is not None and batch < 2):
+        raise ValueError(
+            f"num_iterations is {num_iterations}, batch {batch}; give at least 1 and at least 2 (or None)."
+        )
+    if order not in {1, 2}:
+        raise ValueError(f"order is {order}; give 1 or 2.")
+    if forward_backward and (energy.interaction is None or order == 2):
+        raise ValueError("forward_backward needs an interaction and order 1; leave it out.")
