@@ -1,4 +1,4 @@
-"""Stateless mathematics: cone functions with their limits, pairwise costs, quadrature, weighted draws."""
+"""Stateless mathematics: cone functions, pairwise costs, log-determinants, quadrature, weighted draws."""
 
 from wfr_flows.numerics.blocks import in_blocks
 from wfr_flows.numerics.cone import (
@@ -10,6 +10,7 @@ from wfr_flows.numerics.cone import (
     sinc_squared,
 )
 from wfr_flows.numerics.costs import squared_distance, transport_cost
+from wfr_flows.numerics.log_det import log_det, signs, stochastic_log_det
 from wfr_flows.numerics.quadrature import simpson_weights
 from wfr_flows.numerics.sampling import inverse_distribution, lattice, running_total
 
@@ -21,10 +22,13 @@ __all__ = [
     "inverse_distribution",
     "lattice",
     "log_cos_ratio",
+    "log_det",
     "running_total",
     "saturate",
+    "signs",
     "simpson_weights",
     "sinc_squared",
     "squared_distance",
+    "stochastic_log_det",
     "transport_cost",
 ]
