@@ -6,7 +6,7 @@ from typing import NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 
-from wfr_flows.potentials import Potential, SiluNetwork
+from wfr_flows.potentials import ConvexPotential, SiluNetwork
 from wfr_flows.typing import Array, Float, Key, Params
 
 
@@ -77,25 +77,14 @@ def residual(dim: int, *, width: int = 64, depth: int = 3, dropout: float = 0.0)
     return TransportMap(init, apply)
 
 
-def gradient_of(
-    potential: Potential,
-    *,
-    init: Callable[[Key], Params] | None = None,
-    project: Callable[[Params], Params] = lambda params: params,
-) -> TransportMap:
-    """``T = ∇ψ(0, ·)`` of a potential, optimal between ``ρ`` and ``T#ρ`` where ``ψ`` is convex.
-
-    Args:
-      potential: convex in ``x``, as `potentials.icnn`.
-      init: parameters to begin with, with a gradient near the identity; ``potential.init`` by default.
-      project: keeps it convex.
-    """
+def gradient_of(potential: ConvexPotential) -> TransportMap:
+    """``T = ∇ψ`` of a convex potential, as `potentials.icnn`: the optimal map from ``ρ`` to ``T#ρ``."""
 
     def apply(params: Params, x: Float[Array, "n d"], key: Key | None = None) -> Float[Array, "n d"]:
         del key
-        return jax.vmap(lambda y: potential.jet(params, jnp.zeros((), x.dtype), y).gradient)(x)
+        return jax.vmap(lambda y: potential.jet(params, y).gradient)(x)
 
-    return TransportMap(init or potential.init, apply, project)
+    return TransportMap(potential.init, apply, potential.project)
 
 
 def _check(**sizes: int) -> None:

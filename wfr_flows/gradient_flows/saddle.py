@@ -105,13 +105,17 @@ def value_of(dual: Dual, params: Params, seen: Seen, key: Key | None = None) -> 
     )
 
 
-def draw(key: Key, measure: Particles, size: int | None) -> Particles:
-    """Equally weighted particles in proportion to weight, stratified along the cloud; all of it for None."""
+def drawing(measure: Particles, size: int | None) -> Callable[[Key], Particles]:
+    """``key -> batch``: ``size`` particles by weight, stratified along the cloud; None for all."""
     if size is None:
-        return measure
-    stratum = jnp.arange(size) + jax.random.uniform(key, (size,), measure.log_weight.dtype, minval=1e-6)
-    index = inverse_distribution(running_total(measure.weight), stratum / size)
-    return equally_weighted(measure.position[index])
+        return lambda key: measure
+    total = running_total(measure.weight)
+
+    def draw(key: Key) -> Particles:
+        stratum = jnp.arange(size) + jax.random.uniform(key, (size,), total.dtype, minval=1e-6)
+        return equally_weighted(measure.position[inverse_distribution(total, stratum / size)])
+
+    return draw
 
 
 def fit_ratio(
@@ -141,11 +145,11 @@ def fit_ratio(
         look_key, value_key = jax.random.split(key)
         return -value_of(dual, params, look(dual, look_key, batch_), value_key), ()
 
-    method = gradient_method(loss, optimiser)
+    method, draw = gradient_method(loss, optimiser), drawing(measure, batch)
 
     def body(state: Any, key: Key):
         draw_key, step_key = jax.random.split(key)
-        state, (value, _) = method.step(step_key, state, draw(draw_key, measure, batch))
+        state, (value, _) = method.step(step_key, state, draw(draw_key))
         return state, -value
 
     state = method.init(dual.ratio.init(start_key) if start is None else start)

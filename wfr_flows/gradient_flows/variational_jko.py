@@ -10,7 +10,16 @@ import optax
 from wfr_flows.gradient_flows.interaction import interaction_force
 from wfr_flows.gradient_flows.maps import TransportMap
 from wfr_flows.gradient_flows.ratios import LogRatio
-from wfr_flows.gradient_flows.saddle import Dual, FreeEnergy, draw, dual_of, fit_ratio, look, saddle, value_of
+from wfr_flows.gradient_flows.saddle import (
+    Dual,
+    FreeEnergy,
+    drawing,
+    dual_of,
+    fit_ratio,
+    look,
+    saddle,
+    value_of,
+)
 from wfr_flows.measures import Particles, moments
 from wfr_flows.numerics import in_blocks
 from wfr_flows.training import Method
@@ -161,9 +170,11 @@ def variational_jko(
             **counts,
         )
 
+        draw = drawing(cloud, batch)
+
         def body(saddle_state, key: Key):
             draw_key, step_key = jax.random.split(key)
-            return problem.step(step_key, saddle_state, draw(draw_key, cloud, batch))
+            return problem.step(step_key, saddle_state, draw(draw_key))
 
         start = problem.init((move.params, state.ratio_params))
         return jax.lax.scan(body, start, jax.random.split(key, num_iterations))

@@ -1,4 +1,4 @@
-"""Stateless mathematics: cone functions with limits, f-divergences, costs, quadrature, weighted draws."""
+"""Stateless mathematics: cone functions, f-divergences, costs, log-determinants, quadrature, weighted draws."""
 
 from wfr_flows.numerics.blocks import in_blocks
 from wfr_flows.numerics.cone import (
@@ -21,12 +21,13 @@ from wfr_flows.numerics.f_divergence import (
     lower_bound,
     reverse_kl,
 )
+from wfr_flows.numerics.log_det import log_det, signs, stochastic_log_det
 from wfr_flows.numerics.quadrature import simpson_weights
 from wfr_flows.numerics.sampling import inverse_distribution, lattice, running_total
 
 __all__ = [
-    "REACH",
     "FDivergence",
+    "REACH",
     "alpha_divergence",
     "arcsinc_squared",
     "chi_squared",
@@ -39,12 +40,15 @@ __all__ = [
     "kl",
     "lattice",
     "log_cos_ratio",
+    "log_det",
     "lower_bound",
     "reverse_kl",
     "running_total",
     "saturate",
+    "signs",
     "simpson_weights",
     "sinc_squared",
     "squared_distance",
+    "stochastic_log_det",
     "transport_cost",
 ]
