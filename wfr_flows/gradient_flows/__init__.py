@@ -1,5 +1,6 @@
 """Gradient flows of free energies by JKO steps."""
 
+from wfr_flows.gradient_flows.convex_density import log_density_at, push_log_density
 from wfr_flows.gradient_flows.duals import (
     Internal,
     Reference,
@@ -10,6 +11,7 @@ from wfr_flows.gradient_flows.duals import (
     power_entropy,
 )
 from wfr_flows.gradient_flows.interaction import interaction_energy, interaction_force
+from wfr_flows.gradient_flows.line import Cells, line_jko
 from wfr_flows.gradient_flows.maps import TransportMap, affine, gradient_of, residual
 from wfr_flows.gradient_flows.ratios import Link, LogRatio, exponential, log_ratio, softplus, squared
 from wfr_flows.gradient_flows.saddle import Dual, FreeEnergy, dual_of, fit_ratio, look, saddle, value_of
@@ -24,6 +26,7 @@ from wfr_flows.gradient_flows.variational_jko import (
 )
 
 __all__ = [
+    "Cells",
     "Dual",
     "FlowInfo",
     "FlowState",
@@ -47,10 +50,13 @@ __all__ = [
     "gradient_of",
     "interaction_energy",
     "interaction_force",
+    "line_jko",
+    "log_density_at",
     "log_ratio",
     "look",
     "power_entropy",
     "push",
+    "push_log_density",
     "residual",
     "saddle",
     "softplus",
