@@ -72,6 +72,4 @@ def _known(moves: Move, log_rho: Float[Array, " n"]) -> Float[Array, " n"]:
 
 def _check(moves: Move) -> None:
     if moves.sources.log_weight.shape[-1] > 0:
-        raise ValueError(
-            "moves of a forward-backward scheme have no inverse here; use the joint scheme."
-        )
+        raise ValueError("moves of a forward-backward scheme have no inverse here; use the joint scheme.")

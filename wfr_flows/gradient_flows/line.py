@@ -78,26 +78,32 @@ def line_jko(
             total += 0.5 * jnp.sum(mass * (at[:-1] + at[1:]))
         return jnp.where(jnp.all(width > 0), total, jnp.inf)
 
+    edge, decrement = _newton(value, cells.edge, max_steps)
+    return Cells(edge, mass), decrement
+
+
+def _newton(value: Callable[[Array], Scalar], start: Array, max_steps: int) -> tuple[Array, Scalar]:
+    """The minimiser of a convex function that is ``inf`` outside its domain, and the squared decrement."""
     slope, curvature = jax.grad(value), jax.hessian(value)
 
     def body(carry: tuple[Array, Scalar, Array]) -> tuple[Array, Scalar, Array]:
-        edge, _, step = carry
-        gradient = slope(edge)
-        change = -jax.scipy.linalg.solve(curvature(edge), gradient, assume_a="pos")
-        decrement = -jnp.vdot(gradient, change)
-        now = value(edge)
+        x, _, step = carry
+        gradient = slope(x)
+        change = -jax.scipy.linalg.solve(curvature(x), gradient, assume_a="pos")
+        decrement, now = -jnp.vdot(gradient, change), value(x)
+        rounding = 1e-14 * jnp.abs(now)
 
         def too_long(share: Scalar) -> Array:
-            tried = value(edge + share * change)
-            return (share > 1e-8) & ~(tried <= now - _DESCENT * share * decrement + 1e-14 * jnp.abs(now))
+            enough = now - _DESCENT * share * decrement + rounding
+            return (share > 1e-8) & ~(value(x + share * change) <= enough)
 
         share = jax.lax.while_loop(too_long, lambda share: 0.5 * share, jnp.ones_like(now))
-        return edge + share * change, decrement, step + 1
+        return x + share * change, decrement, step + 1
 
     def unfinished(carry: tuple[Array, Scalar, Array]) -> Array:
-        edge, decrement, step = carry
-        return (decrement > jnp.finfo(edge.dtype).eps * jnp.abs(value(edge))) & (step < max_steps)
+        x, decrement, step = carry
+        return (decrement > jnp.finfo(x.dtype).eps * jnp.abs(value(x))) & (step < max_steps)
 
-    start = cells.edge, jnp.asarray(jnp.inf, cells.edge.dtype), jnp.zeros((), jnp.int32)
-    edge, decrement, _ = jax.lax.while_loop(unfinished, body, start)
-    return Cells(edge, mass), decrement
+    first = start, jnp.asarray(jnp.inf, start.dtype), jnp.zeros((), jnp.int32)
+    x, decrement, _ = jax.lax.while_loop(unfinished, body, first)
+    return x, decrement
