@@ -4,11 +4,13 @@ from wfr_flows.gradient_flows.convex_density import log_density_at, push_log_den
 from wfr_flows.gradient_flows.duals import (
     Internal,
     Reference,
+    Whitening,
     ball_reference,
     box_reference,
     entropy,
     gaussian_reference,
     power_entropy,
+    whiten,
 )
 from wfr_flows.gradient_flows.interaction import interaction_energy, interaction_force
 from wfr_flows.gradient_flows.line import Cells, line_jko
@@ -37,6 +39,7 @@ __all__ = [
     "Move",
     "Reference",
     "TransportMap",
+    "Whitening",
     "affine",
     "ball_reference",
     "box_reference",
@@ -63,4 +66,5 @@ __all__ = [
     "squared",
     "value_of",
     "variational_jko",
+    "whiten",
 ]
