@@ -14,8 +14,8 @@
 # # Gradient flows from samples alone
 #
 # Variational JKO ([VWGF]): every step is a saddle point over a map and a ratio of densities. The porous
-# medium equation on the line, a mixture from its unnormalised density, the ring of an aggregation equation, and the
-# pulses of aggregation against diffusion.
+# medium equation on the line, a mixture from its unnormalised density, the ring of an aggregation equation,
+# and the pulses of aggregation against diffusion.
 
 # %%
 import os
@@ -134,8 +134,8 @@ print("free energy (0 at the target):", info.energy)
 # ## The ring
 #
 # W = |x|⁴/4 - |x|²/2 from N(0, I/4), the explicit push by the whole cloud. The steady radius is 3^(-1/2).
-# Energy depends on moments up to the fourth alone, so that uneven laws on the circle are steady as well. Noise
-# of mini-batches adds up along them; the explicit push has none.
+# Energy depends on moments up to the fourth alone, so that uneven laws on the circle are steady as well.
+# Noise of mini-batches adds up along them; the explicit push has none.
 
 # %%
 ring = FreeEnergy(interaction=lambda z: 0.25 * jnp.sum(z**2) ** 2 - 0.5 * jnp.sum(z**2))
