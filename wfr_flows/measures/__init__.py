@@ -3,6 +3,7 @@
 from wfr_flows.measures.barenblatt import barenblatt, barenblatt_radius
 from wfr_flows.measures.builtin import BUILTIN, gaussian_mixture_1d
 from wfr_flows.measures.distributions import Distribution, empirical, gaussian, mixture, standard_normal
+from wfr_flows.measures.ornstein_uhlenbeck import ornstein_uhlenbeck
 from wfr_flows.measures.particles import (
     Particles,
     equally_weighted,
@@ -43,6 +44,7 @@ __all__ = [
     "mixture",
     "moments",
     "moons",
+    "ornstein_uhlenbeck",
     "padded",
     "particles",
     "pinwheel",
