@@ -9,7 +9,8 @@ from wfr_flows.typing import ArrayLike
 def ornstein_uhlenbeck(mean: ArrayLike, covariance: ArrayLike, t: ArrayLike) -> Distribution:
     """The law at time ``t`` of ``dx = -C⁻¹(x - b) dt + √2 dW`` that begins at ``N(0, I)``.
 
-    ``N((I - e^{-tA}) b, C(I - e^{-2tA}) + e^{-2tA})`` with ``A = C⁻¹``: the gradient flow of ``KL(·|N(b, C))``.
+    ``N((I - e^{-tA}) b, C(I - e^{-2tA}) + e^{-2tA})`` with ``A = C⁻¹``: the gradient flow
+    of ``KL(·|N(b, C))``.
 
     Args:
       mean: ``b``, ``[d]``.
