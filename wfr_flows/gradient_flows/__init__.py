@@ -1,6 +1,5 @@
 """Gradient flows of free energies by JKO steps."""
 
-from wfr_flows.gradient_flows.convex_density import log_density_at, push_log_density
 from wfr_flows.gradient_flows.duals import (
     Internal,
     Reference,
@@ -12,6 +11,25 @@ from wfr_flows.gradient_flows.duals import (
     power_entropy,
     whiten,
 )
+from wfr_flows.gradient_flows.functionals import (
+    Functional,
+    free_energy,
+    negative_entropy,
+    porous_energy,
+    potential_energy,
+    total,
+)
+from wfr_flows.gradient_flows.gaussian import gaussian_jko_step
+from wfr_flows.gradient_flows.icnn_jko import (
+    ConvexMap,
+    JKOInfo,
+    JKOState,
+    Sample,
+    carry,
+    flow_log_density,
+    icnn_jko,
+    trajectory,
+)
 from wfr_flows.gradient_flows.interaction import interaction_energy, interaction_force
 from wfr_flows.gradient_flows.line import Cells, line_jko
 from wfr_flows.gradient_flows.maps import TransportMap, affine, gradient_of, residual
@@ -21,6 +39,7 @@ from wfr_flows.gradient_flows.variational_jko import (
     FlowInfo,
     FlowState,
     Move,
+    convex_maps,
     cosine_adam,
     evolve,
     push,
@@ -29,41 +48,55 @@ from wfr_flows.gradient_flows.variational_jko import (
 
 __all__ = [
     "Cells",
+    "ConvexMap",
     "Dual",
     "FlowInfo",
     "FlowState",
     "FreeEnergy",
+    "Functional",
     "Internal",
+    "JKOInfo",
+    "JKOState",
     "Link",
     "LogRatio",
     "Move",
     "Reference",
+    "Sample",
     "TransportMap",
     "Whitening",
     "affine",
     "ball_reference",
     "box_reference",
+    "carry",
+    "convex_maps",
     "cosine_adam",
     "dual_of",
     "entropy",
     "evolve",
     "exponential",
     "fit_ratio",
+    "flow_log_density",
+    "free_energy",
+    "gaussian_jko_step",
     "gaussian_reference",
     "gradient_of",
+    "icnn_jko",
     "interaction_energy",
     "interaction_force",
     "line_jko",
-    "log_density_at",
     "log_ratio",
     "look",
+    "negative_entropy",
+    "porous_energy",
+    "potential_energy",
     "power_entropy",
     "push",
-    "push_log_density",
     "residual",
     "saddle",
     "softplus",
     "squared",
+    "total",
+    "trajectory",
     "value_of",
     "variational_jko",
     "whiten",

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from wfr_flows.gradient_flows.icnn_jko import ConvexMap
 from wfr_flows.gradient_flows.interaction import interaction_force
 from wfr_flows.gradient_flows.maps import TransportMap
 from wfr_flows.gradient_flows.ratios import LogRatio
@@ -276,6 +277,19 @@ def push(
 
     (end, _), path = jax.lax.scan(body, (position, position), moves)
     return end, path
+
+
+def convex_maps(moves: Move) -> ConvexMap:
+    """The moves of `evolve` with a `gradient_of` as maps with a density: see `carry` and `flow_log_density`.
+
+    Raises:
+      ValueError: moves of a forward-backward scheme, whose push has no inverse here, or of a scheme of order 2.
+    """
+    if moves.sources.log_weight.shape[-1] > 0 or bool(jnp.any(moves.inertia != 0)):
+        raise ValueError(
+            "the moves push or extrapolate before they map; give those of a joint scheme of order 1."
+        )
+    return ConvexMap(moves.params, moves.centre, moves.scale)
 
 
 def _before(energy: FreeEnergy, move: Move, now: Float[Array, "n d"], previous: Float[Array, "n d"]) -> Array:

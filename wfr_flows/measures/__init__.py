@@ -3,7 +3,16 @@
 from wfr_flows.measures.barenblatt import barenblatt, barenblatt_radius
 from wfr_flows.measures.builtin import BUILTIN, gaussian_mixture_1d
 from wfr_flows.measures.distributions import Distribution, empirical, gaussian, mixture, standard_normal
-from wfr_flows.measures.particles import Particles, equally_weighted, moments, padded, particles, resample
+from wfr_flows.measures.ornstein_uhlenbeck import ornstein_uhlenbeck
+from wfr_flows.measures.particles import (
+    Particles,
+    equally_weighted,
+    moments,
+    padded,
+    particles,
+    resample,
+    with_moments,
+)
 from wfr_flows.measures.readers import read_particles, read_with_column
 from wfr_flows.measures.snapshots import Snapshots, by_time
 from wfr_flows.measures.toys import (
@@ -35,6 +44,7 @@ __all__ = [
     "mixture",
     "moments",
     "moons",
+    "ornstein_uhlenbeck",
     "padded",
     "particles",
     "pinwheel",
@@ -44,6 +54,7 @@ __all__ = [
     "standard_normal",
     "swissroll",
     "two_spirals",
+    "with_moments",
     "uniform_ball",
     "uniform_box",
 ]
