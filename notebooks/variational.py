@@ -75,14 +75,15 @@ share = edge / radius
 cells = gradient_flows.Cells(edge, jnp.diff(0.5 + 0.75 * (share - share**3 / 3)))
 step = jax.jit(lambda c: gradient_flows.line_jko(c, 1e-3, m=2.0)[0])
 x = jnp.linspace(-0.9999 * radius, 0.9999 * radius, 400)[:, None]
-log_density = jax.vmap(law.log_density)(x)
+sample = gradient_flows.Sample(measures.equally_weighted(x), jax.vmap(law.log_density)(x))
 figure = Figure(figsize=(7, 4), layout="constrained")
 axis = figure.subplots()
 for k in range(1, steps + 1):
     cells = step(cells)
     if k in {1, 5, steps}:
         moves = jax.tree.map(lambda leaf, k=k: leaf[:k], info.move)
-        end, log_rho = gradient_flows.push_log_density(potential, moves, x, log_density)
+        maps = gradient_flows.convex_maps(moves)
+        (end, _), log_rho = gradient_flows.carry(potential, maps, sample)
         grid = jnp.linspace(-0.7, 0.7, 801)
         time = 0.002 + k * 1e-3
         exact = jnp.exp(jax.vmap(measures.barenblatt(1, 2.0, time).log_density)(grid[:, None]))

@@ -65,10 +65,10 @@ def on_the_line(seed: int, step_size: float, sizes: dict, particles: int) -> dic
     )
     seconds = time.process_time() - start
     x = radius * jnp.linspace(-0.9999, 0.9999, 2001)[:, None]
-    log_density = jax.vmap(law.log_density)(x)
-    end, log_rho = jax.jit(lambda move: gradient_flows.push_log_density(potential, move, x, log_density))(
-        info.move
-    )
+    sample = gradient_flows.Sample(measures.equally_weighted(x), jax.vmap(law.log_density)(x))
+    (end, _), log_rho = jax.jit(
+        lambda moves: gradient_flows.carry(potential, gradient_flows.convex_maps(moves), sample)
+    )(info.move)
     outer = 1.3 * measures.barenblatt_radius(1, EXPONENT, begin + span)
     grid = np.linspace(-outer, outer, 4001)
     found = np.interp(grid, np.asarray(end[:, 0]), np.exp(np.asarray(log_rho)), left=0.0, right=0.0)

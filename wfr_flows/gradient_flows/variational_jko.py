@@ -280,16 +280,17 @@ def push(
 
 
 def convex_maps(moves: Move) -> ConvexMap:
-    """The moves of `evolve` with a `gradient_of` as maps with a density: see `carry` and `flow_log_density`.
+    """The moves of `evolve` with a `gradient_of`, as maps with a density: see `carry` and `flow_log_density`.
+
+    NaN for a scheme of order 2, which extrapolates before it maps.
 
     Raises:
-      ValueError: moves of a forward-backward scheme, whose push has no inverse here, or of a scheme of order 2.
+      ValueError: moves of a forward-backward scheme.
     """
-    if moves.sources.log_weight.shape[-1] > 0 or bool(jnp.any(moves.inertia != 0)):
-        raise ValueError(
-            "the moves push or extrapolate before they map; give those of a joint scheme of order 1."
-        )
-    return ConvexMap(moves.params, moves.centre, moves.scale)
+    if moves.sources.log_weight.shape[-1] > 0:
+        raise ValueError("moves of a forward-backward scheme have no inverse here; use the joint scheme.")
+    scale = jnp.where(moves.inertia == 0, moves.scale, jnp.nan)
+    return ConvexMap(moves.params, moves.centre, scale)
 
 
 def _before(energy: FreeEnergy, move: Move, now: Float[Array, "n d"], previous: Float[Array, "n d"]) -> Array:
