@@ -8,6 +8,7 @@ from wfr_flows.metrics.densities import (
 )
 from wfr_flows.metrics.optimality import momentum_variation, slope_error, straightness
 from wfr_flows.metrics.samples import energy_distance, mmd, sliced_wasserstein
+from wfr_flows.metrics.sinkhorn import sinkhorn_divergence
 
 __all__ = [
     "energy_distance",
@@ -16,6 +17,7 @@ __all__ = [
     "mmd",
     "momentum_variation",
     "sampled_symmetric_kl",
+    "sinkhorn_divergence",
     "sliced_wasserstein",
     "slope_error",
     "straightness",

@@ -93,7 +93,7 @@ def sliced_wasserstein(key: Key, a: Particles, b: Particles, *, num_projections:
     """
     if num_projections < 1:
         raise ValueError(f"num_projections is {num_projections}; give at least 1.")
-    _check_dimensions(a, b)
+    check_dimensions(a, b)
     a, b = supported(a), supported(b)
 
     @jax.checkpoint
@@ -117,7 +117,7 @@ def supported(measure: Particles) -> Particles:
 
 def _kernel_distance(kernel: Kernel, a: Particles, b: Particles, unbiased: bool) -> Scalar:
     """``E k(X,X') + E k(Y,Y') - 2 E k(X,Y)`` for a kernel of the squared distance."""
-    _check_dimensions(a, b)
+    check_dimensions(a, b)
     a, b = supported(a), supported(b)
 
     def within(measure: Particles) -> Scalar:
@@ -234,7 +234,8 @@ def _levels(weight: Float[Array, " n"]) -> Float[Array, " n+1"]:
     return jnp.pad(total, (1, 0))
 
 
-def _check_dimensions(a: Particles, b: Particles) -> None:
+def check_dimensions(a: Particles, b: Particles) -> None:
+    """Refuse measures in different spaces."""
     if a.position.shape[1] != b.position.shape[1]:
         raise ValueError(
             f"positions have shapes {a.position.shape} and {b.position.shape}; give two of one dimension."

@@ -1,6 +1,8 @@
-"""Scalar potentials with their gradient, Laplacian and time derivative; convex ones with their Hessian."""
+"""Scalar potentials with gradient, Laplacian and time derivative; convex ones with Hessian; critics."""
 
+from wfr_flows.potentials.arrival import arrival
 from wfr_flows.potentials.base import InitFn, Jet, JetFn, Potential, ValueFn, from_function
+from wfr_flows.potentials.critics import Critic, orthogonal_critic, smooth_critic, spectral_critic
 from wfr_flows.potentials.icnn import ConvexJet, ConvexPotential, icnn, pull_back, push_forward
 from wfr_flows.potentials.mlp import SiluNetwork, mlp
 from wfr_flows.potentials.quadratic import quadratic
@@ -9,17 +11,22 @@ from wfr_flows.potentials.resnet import resnet
 __all__ = [
     "ConvexJet",
     "ConvexPotential",
+    "Critic",
     "InitFn",
     "Jet",
     "JetFn",
     "Potential",
     "SiluNetwork",
     "ValueFn",
+    "arrival",
     "from_function",
     "icnn",
     "mlp",
+    "orthogonal_critic",
     "pull_back",
     "push_forward",
     "quadratic",
     "resnet",
+    "smooth_critic",
+    "spectral_critic",
 ]

@@ -1,0 +1,24 @@
+"""W₁⊕W₂ proximal generative flows."""
+
+from wfr_flows.proximal.bounds import Bound, f_bound, wasserstein_bound
+from wfr_flows.proximal.carry import EULER, Carried, carry
+from wfr_flows.proximal.diagnostics import Diagnostics, diagnose
+from wfr_flows.proximal.method import Terms, between, proximal, slopes
+from wfr_flows.proximal.start import optimal_plan, straight_lines
+
+__all__ = [
+    "EULER",
+    "Bound",
+    "Carried",
+    "Diagnostics",
+    "Terms",
+    "between",
+    "carry",
+    "diagnose",
+    "f_bound",
+    "optimal_plan",
+    "proximal",
+    "slopes",
+    "straight_lines",
+    "wasserstein_bound",
+]
