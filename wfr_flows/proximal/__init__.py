@@ -3,6 +3,7 @@
 from wfr_flows.proximal.bounds import Bound, f_bound, wasserstein_bound
 from wfr_flows.proximal.carry import EULER, Carried, carry
 from wfr_flows.proximal.diagnostics import Diagnostics, diagnose
+from wfr_flows.proximal.fit import fit
 from wfr_flows.proximal.method import Terms, between, proximal, slopes
 from wfr_flows.proximal.start import optimal_plan, straight_lines
 
@@ -16,6 +17,7 @@ __all__ = [
     "carry",
     "diagnose",
     "f_bound",
+    "fit",
     "optimal_plan",
     "proximal",
     "slopes",

@@ -1,5 +1,6 @@
 """Terminal costs: lower bounds of divergences from the values of one critic on samples of both measures."""
 
+import math
 from typing import Protocol
 
 import jax
@@ -36,7 +37,7 @@ def f_bound(divergence: FDivergence) -> Bound:
     edge = divergence.domain[1]
 
     def inside(value: Array) -> Array:
-        return value if jnp.isinf(edge) else edge - jax.nn.softplus(-value)
+        return value if math.isinf(edge) else edge - jax.nn.softplus(-value)
 
     def bound(critic_p: Array, critic_q: Array, /, *, weight_p: Array, weight_q: Array) -> Scalar:
         on_q = divergence.conjugate(inside(critic_q))

@@ -48,6 +48,7 @@ def proximal(
     residual_weight: float = 0.0,
     num_steps: int = 5,
     solver: diffrax.AbstractSolver = EULER,
+    jitter: bool = True,
     frozen: bool = False,
     inner_steps: int = 5,
     outer_steps: int = 1,
@@ -72,6 +73,8 @@ def proximal(
       penalty_weight: of ``E max(|∇φ|² - L², 0)`` between samples of both, 0 for critics that need none.
       residual_weight: of the Hamilton-Jacobi residual, in units of ``λ``.
       num_steps, solver: of the flow, from time 0 to 1.
+      jitter: draw the times between the ends anew at every update, each uniform over the width of a step. On
+        a fixed grid the field learns nothing at other times, and samples depend on the steps of sampling.
       frozen: see `carry`.
       inner_steps, outer_steps: updates of the critic, then of the flow.
       average_decay: of an average of the flow's parameters.
@@ -84,17 +87,18 @@ def proximal(
       ValueError: a number out of its range, or a geometry that grows and is not spherical.
     """
     _check(geometry, kinetic_weight, lipschitz, penalty_weight, residual_weight)
-    grid = time_grid(num_steps)
     values = jax.vmap(critic.value, (None, 0))
+
+    def grid(key: Key) -> Float[Array, " k"]:
+        return jittered_grid(key, num_steps) if jitter else time_grid(num_steps)
 
     def divergence(params: Params, moved: Particles, target: Particles) -> Scalar:
         weights = {"weight_p": moved.weight, "weight_q": target.normalise().weight}
         return bound(values(params, moved.position), values(params, target.position), **weights)
 
     def show(params: Params, key: Key, batch: tuple[Particles, Particles]):
-        del key
         source, target = batch
-        return carry(field, geometry, params, source, grid, solver=solver).trajectory.at(-1), target
+        return carry(field, geometry, params, source, grid(key), solver=solver).trajectory.at(-1), target
 
     def ascent(params: Params, key: Key, shown: tuple[Particles, Particles]) -> Scalar:
         value = divergence(params, *shown)
@@ -104,9 +108,8 @@ def proximal(
         return value - penalty_weight * jnp.mean(jnp.maximum(steep**2 - lipschitz**2, 0))
 
     def descent(params: Params, critic_params: Params, key: Key, batch: tuple[Particles, Particles]):
-        del key
         source, target = batch
-        carried = carry(field, geometry, params, source, grid, solver=solver, frozen=frozen)
+        carried = carry(field, geometry, params, source, grid(key), solver=solver, frozen=frozen)
         cost = divergence(critic_params, carried.trajectory.at(-1), target)
         terms = Terms(cost, carried.action, carried.residual)
         total = cost + kinetic_weight * carried.action
@@ -124,6 +127,13 @@ def proximal(
         show=show,
         average_decay=average_decay,
     )
+
+
+def jittered_grid(key: Key, num_steps: int) -> Float[Array, " k"]:
+    """`dynamics.time_grid`, the nodes between its ends moved by up to half a step."""
+    grid = time_grid(num_steps)
+    move = jax.random.uniform(key, grid.shape, grid.dtype, -0.5, 0.5) / num_steps
+    return grid + move.at[jnp.array([0, -1])].set(0)
 
 
 def between(key: Key, a: Particles, b: Particles) -> Float[Array, "n d"]:

@@ -1,0 +1,111 @@
+"""From a source and weighted data to a generator: the start, then proximal training."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from wfr_flows import training
+from wfr_flows.dynamics import Field, Geometry
+from wfr_flows.geodesics import cosine_muon, matching_method
+from wfr_flows.measures import Distribution, Particles, empirical
+from wfr_flows.potentials import Critic
+from wfr_flows.proximal.method import proximal
+from wfr_flows.proximal.start import optimal_plan, straight_lines
+from wfr_flows.training import Chunk, MinimaxState
+from wfr_flows.typing import Key, Params
+
+_START_RATE, _FLOW_RATE, _CRITIC_RATE = 1e-2, 1e-3, 3e-3
+
+
+def fit(
+    key: Key,
+    field: Field,
+    geometry: Geometry,
+    critic: Critic,
+    source: Distribution,
+    target: Distribution,
+    *,
+    start_steps: int = 4000,
+    num_steps: int = 1000,
+    num_particles: int = 2000,
+    batch: int = 2048,
+    average_decay: float = 0.99,
+    on_start: Callable[[Chunk], None] = lambda chunk: None,
+    on_chunk: Callable[[Chunk], None] = lambda chunk: None,
+    **options: Any,
+) -> MinimaxState:
+    """Learn a generator: straight lines of an optimal plan between samples, then `proximal` training.
+
+    Args:
+      key: for samples, parameters and batches.
+      field, geometry, critic: as in `proximal`.
+      source, target: what is carried, and to where; data become one by `measures.empirical`.
+      start_steps: of `straight_lines`, at ``alpha = inf``; 0 for none.
+      num_steps: of `proximal`.
+      num_particles: of either end in the optimal plan.
+      batch: particles of either end in a step.
+      average_decay: of the average of the flow's parameters, which is what to sample with.
+      on_start, on_chunk: as ``on_chunk`` of `training.run`, for both trainings.
+      options: of `proximal`; ``flow_steps`` stands for its ``num_steps``.
+
+    Returns:
+      The last `MinimaxState`: ``average`` and ``inner`` are the flow's and the critic's parameters.
+
+    Raises:
+      training.NonFiniteError: training diverged.
+      ValueError: a start with a finite ``alpha``, or what `proximal` refuses.
+    """
+    plan_key, init_key, critic_key, start_key, train_key = jax.random.split(key, 5)
+    if "flow_steps" in options:
+        options["num_steps"] = options.pop("flow_steps")
+    inner_steps = options.setdefault("inner_steps", 5)
+    method = proximal(
+        field,
+        geometry,
+        critic,
+        cosine_muon(num_steps * options.get("outer_steps", 1), _FLOW_RATE),
+        cosine_muon(num_steps * inner_steps, _CRITIC_RATE),
+        average_decay=average_decay,
+        **options,
+    )
+    params = jax.jit(field.init)(init_key)
+    if start_steps:
+        if not np.isinf(geometry.alpha):
+            raise ValueError(f"alpha is {geometry.alpha} and the start keeps weights; give start_steps = 0.")
+        ends = (
+            end.spread(k, num_particles)
+            for end, k in zip((source, target), jax.random.split(plan_key), strict=True)
+        )
+        params = _started(start_key, field, params, *ends, start_steps, on_start)
+
+    def sample(key: Key) -> tuple[Particles, Particles]:
+        source_key, target_key = jax.random.split(key)
+        return source.spread(source_key, batch), target.spread(target_key, batch)
+
+    state = method.init((params, jax.jit(critic.init)(critic_key)))
+    return training.run(
+        method, train_key, state, sample, num_steps, chunk_size=min(50, num_steps), on_chunk=on_chunk
+    )
+
+
+def _started(
+    key: Key,
+    field: Field,
+    params: Params,
+    source: Particles,
+    target: Particles,
+    num_steps: int,
+    on_chunk: Callable[[Chunk], None],
+) -> Params:
+    plan = optimal_plan(source, target)
+    # Entries that pad the plan carry nothing.
+    kept = np.asarray(plan.source_mass) > 0
+    plan = jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf)[kept]), plan)
+    method = matching_method(straight_lines(field, plan), cosine_muon(num_steps, _START_RATE))
+    state = method.init(params)
+    return training.run(
+        method, key, state, lambda _: (), num_steps, chunk_size=min(250, num_steps), on_chunk=on_chunk
+    ).params
