@@ -28,8 +28,8 @@ from wfr_flows.proximal import Diagnostics
 from wfr_flows.typing import Key
 
 DESCRIPTION = """\
-Learn to generate points like those of a table, which may lie on a manifold, and write samples: a W1+W2 proximal
-flow from N(0, I), started on an optimal plan. Weights of the table count; samples weigh the same.
+Learn to generate points like those of a table, which may lie on a manifold, and write samples: a W1+W2
+proximal flow from N(0, I), started on an optimal plan. Weights of the table count; samples weigh the same.
 
 Writes CSV with the columns x1, x2, ..., NPZ with position, or NPY. The same seed gives the same samples.
 """

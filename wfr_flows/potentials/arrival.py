@@ -11,10 +11,10 @@ def arrival(base: Potential, dim: int, *, margin: float = 2e-3) -> Potential:
 
     A particle has velocity ``-∇Φ = (∇ψ - x)/(1 - t + margin)``: it heads for ``∇ψ(t, x)``, and moves on a
     straight line where ``∇ψ`` is constant along its path. By Hopf and Lax every solution of the
-    Hamilton-Jacobi equation ``∂ₜΦ = ½|∇Φ|²`` has this form, with convex ``ψ``. Where all of space is to arrive
-    on a manifold the velocity has a pole at the end, which a smooth network of ``(t, x)`` cannot have: with it
-    a plane is met to ``margin`` times the distance, whatever the steps. Explicit stages at ``t = 1`` want a
-    larger margin; Euler steps have none there.
+    Hamilton-Jacobi equation ``∂ₜΦ = ½|∇Φ|²`` has this form, with convex ``ψ`` and no margin. Where all of
+    space is to arrive on a manifold the velocity has a pole at the end, which a smooth network of ``(t, x)``
+    cannot have: with it a plane is met to ``margin`` times the distance, whatever the steps. Explicit stages
+    at ``t = 1`` want a larger margin; Euler steps have none there.
 
     Args:
       base: begins at zero, as `mlp` does.

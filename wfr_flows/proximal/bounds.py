@@ -31,8 +31,8 @@ class Bound(Protocol):
 def f_bound(divergence: FDivergence) -> Bound:
     """``E_P[φ] - E_Q[f*(φ)]``, of which the supremum over ``Lip_L`` is ``inf_R D_f(R|Q) + L W₁(P, R)``.
 
-    That is the W₁-proximal of ``D_f`` ([W1W2]). Where ``f*`` is finite only below ``e``, the value ``u`` of the
-    critic stands for ``φ = e - log(1 + exp(-u))``, of the same slope or less.
+    That is the W₁-proximal of ``D_f`` ([W1W2]). Where ``f*`` is finite only below ``e``, the value ``u`` of
+    the critic stands for ``φ = e - log(1 + exp(-u))``, of the same slope or less.
     """
     edge = divergence.domain[1]
 
@@ -47,5 +47,5 @@ def f_bound(divergence: FDivergence) -> Bound:
 
 
 def wasserstein_bound(critic_p: Array, critic_q: Array, /, *, weight_p: Array, weight_q: Array) -> Scalar:
-    """``E_P[φ] - E_Q[φ]``, of which the supremum over ``Lip_L`` is ``L W₁(P, Q)`` (Kantorovich, Rubinstein)."""
+    """``E_P[φ] - E_Q[φ]``, of which the supremum over ``Lip_L`` is ``L W₁(P, Q)``, by Kantorovich."""
     return jnp.sum(weight_p * critic_p) - jnp.sum(weight_q * critic_q)

@@ -10,7 +10,7 @@ import numpy as np
 from wfr_flows import training
 from wfr_flows.dynamics import Field, Geometry
 from wfr_flows.geodesics import cosine_muon, matching_method
-from wfr_flows.measures import Distribution, Particles, empirical
+from wfr_flows.measures import Distribution, Particles
 from wfr_flows.potentials import Critic
 from wfr_flows.proximal.method import proximal
 from wfr_flows.proximal.start import optimal_plan, straight_lines

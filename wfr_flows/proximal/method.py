@@ -137,7 +137,7 @@ def jittered_grid(key: Key, num_steps: int) -> Float[Array, " k"]:
 
 
 def between(key: Key, a: Particles, b: Particles) -> Float[Array, "n d"]:
-    """Points on the lines between samples of two measures, as many as there are of the smaller; ends occur."""
+    """Points on the lines between samples of two measures, ends included, as many as the smaller has."""
     one, two, share = jax.random.split(key, 3)
     size = min(a.log_weight.size, b.log_weight.size)
     first, second = resample(one, a, size).position, resample(two, b, size).position

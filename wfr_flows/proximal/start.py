@@ -14,7 +14,7 @@ from wfr_flows.typing import Key, Params, Scalar
 
 
 def optimal_plan(source: Particles, target: Particles, *, tolerance: float = 1e-3) -> Diracs:
-    """The pairs of an optimal plan for ``½W₂²`` between the probability measures, certified to ``tolerance``."""
+    """Pairs of an optimal plan for ``½W₂²`` between the probability measures, of relative ``tolerance``."""
 
     def solve(source: Particles, target: Particles) -> Diracs:
         result = static.wfr(source, target, jnp.inf, tolerance=tolerance)
