@@ -27,10 +27,10 @@ def sinkhorn_divergence(
     """``OT_ε(a, b) - ½OT_ε(a, a) - ½OT_ε(b, b)`` with cost ``½|x - y|²``, ``ε = blur²``.
 
     The debiased divergence of Feydy et al. (2019), never negative, and ``½W₂²`` in the limit of no blur.
-    ``OT_ε`` is the transport cost plus ``ε KL(γ|a⊗b)``. Averaged iterations on the dual potentials, with ``ε``
-    halved from the squared extent of the data down, then until the value changes by less than ``tolerance``
-    times it in ten iterations. Compares the probability measures; linear memory. First derivatives alone are
-    right: the plan counts as fixed in them.
+    ``OT_ε`` is the transport cost plus ``ε KL(γ|a⊗b)``. Averaged iterations on the dual potentials, with
+    ``ε`` halved from the squared extent of the data down, then until the value changes by less than
+    ``tolerance`` times it in ten iterations. Compares the probability measures; linear memory. First
+    derivatives alone are right: the plan counts as fixed in them.
 
     Args:
       a, b: ``[n, d]`` and ``[m, d]`` weighted particles.

@@ -5,20 +5,21 @@ from wfr_flows.proximal.carry import EULER, Carried, carry
 from wfr_flows.proximal.diagnostics import Diagnostics, diagnose
 from wfr_flows.proximal.fit import fit
 from wfr_flows.proximal.method import Terms, between, proximal, slopes
-from wfr_flows.proximal.start import optimal_plan, straight_lines
+from wfr_flows.proximal.start import Lines, optimal_lines, straight_lines
 
 __all__ = [
     "EULER",
     "Bound",
     "Carried",
     "Diagnostics",
+    "Lines",
     "Terms",
     "between",
     "carry",
     "diagnose",
     "f_bound",
     "fit",
-    "optimal_plan",
+    "optimal_lines",
     "proximal",
     "slopes",
     "straight_lines",

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from wfr_flows import training
@@ -13,7 +12,7 @@ from wfr_flows.geodesics import cosine_muon, matching_method
 from wfr_flows.measures import Distribution, Particles
 from wfr_flows.potentials import Critic
 from wfr_flows.proximal.method import proximal
-from wfr_flows.proximal.start import optimal_plan, straight_lines
+from wfr_flows.proximal.start import Lines, optimal_lines, straight_lines
 from wfr_flows.training import Chunk, MinimaxState
 from wfr_flows.typing import Key, Params
 
@@ -28,16 +27,16 @@ def fit(
     source: Distribution,
     target: Distribution,
     *,
-    start_steps: int = 4000,
+    start_steps: int = 12000,
     num_steps: int = 1000,
-    num_particles: int = 2000,
-    batch: int = 2048,
+    num_particles: int = 2900,
+    batch: int = 1024,
     average_decay: float = 0.99,
     on_start: Callable[[Chunk], None] = lambda chunk: None,
     on_chunk: Callable[[Chunk], None] = lambda chunk: None,
     **options: Any,
 ) -> MinimaxState:
-    """Learn a generator: straight lines of an optimal plan between samples, then `proximal` training.
+    """Learn a generator: straight lines of an optimal assignment between samples, then `proximal` training.
 
     Args:
       key: for samples, parameters and batches.
@@ -45,7 +44,7 @@ def fit(
       source, target: what is carried, and to where; data become one by `measures.empirical`.
       start_steps: of `straight_lines`, at ``alpha = inf``; 0 for none.
       num_steps: of `proximal`.
-      num_particles: of either end in the optimal plan.
+      num_particles: of either end in the optimal assignment.
       batch: particles of either end in a step.
       average_decay: of the average of the flow's parameters, which is what to sample with.
       on_start, on_chunk: as ``on_chunk`` of `training.run`, for both trainings.
@@ -75,11 +74,8 @@ def fit(
     if start_steps:
         if not np.isinf(geometry.alpha):
             raise ValueError(f"alpha is {geometry.alpha} and the start keeps weights; give start_steps = 0.")
-        ends = (
-            end.spread(k, num_particles)
-            for end, k in zip((source, target), jax.random.split(plan_key), strict=True)
-        )
-        params = _started(start_key, field, params, *ends, start_steps, on_start)
+        lines = optimal_lines(plan_key, source, target, size=num_particles)
+        params = _started(start_key, field, params, lines, start_steps, on_start)
 
     def sample(key: Key) -> tuple[Particles, Particles]:
         source_key, target_key = jax.random.split(key)
@@ -95,16 +91,11 @@ def _started(
     key: Key,
     field: Field,
     params: Params,
-    source: Particles,
-    target: Particles,
+    lines: Lines,
     num_steps: int,
     on_chunk: Callable[[Chunk], None],
 ) -> Params:
-    plan = optimal_plan(source, target)
-    # Entries that pad the plan carry nothing.
-    kept = np.asarray(plan.source_mass) > 0
-    plan = jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf)[kept]), plan)
-    method = matching_method(straight_lines(field, plan), cosine_muon(num_steps, _START_RATE))
+    method = matching_method(straight_lines(field, lines), cosine_muon(num_steps, _START_RATE))
     state = method.init(params)
     return training.run(
         method, key, state, lambda _: (), num_steps, chunk_size=min(250, num_steps), on_chunk=on_chunk

@@ -1,0 +1,29 @@
+"""The start: optimal lines, and a loss that vanishes on the field of straight lines."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from wfr_flows import measures, potentials
+from wfr_flows.dynamics import Geometry, potential_field
+from wfr_flows.proximal import optimal_lines, straight_lines
+
+
+def test_lines_on_the_line_keep_the_order(key):
+    ends = measures.standard_normal(1), measures.gaussian([5.0], [[4.0]])
+    lines = optimal_lines(key, *ends, size=30)
+    order = np.argsort(lines.start[:, 0])
+    assert np.all(np.diff(lines.end[order, 0]) > 0)
+    np.testing.assert_allclose(np.mean(lines.end), 5.0, atol=1.5)
+
+
+def test_loss_is_the_error_of_the_place_of_arrival(key):
+    # Everything goes to one place, and the field heads for one at distance 2 from it.
+    goal = jnp.array([1.0, -1.0])
+    center = measures.empirical(measures.equally_weighted(goal[None]))
+    lines = optimal_lines(key, measures.standard_normal(2), center, size=10)
+    heading = potentials.arrival(potentials.from_function(lambda p, t, x: jnp.vdot(p, x)), 2, margin=1e-9)
+    loss = jax.jit(straight_lines(potential_field(heading, Geometry(jnp.inf)), lines))
+    for aim, expected in ((goal, 0.0), (goal + jnp.array([0.0, 2.0]), 2.0)):
+        params = {"base": aim, "quadratic": jnp.zeros((2, 2))}
+        np.testing.assert_allclose(loss(params, key), expected, rtol=1e-5, atol=1e-12)
