@@ -29,7 +29,8 @@ from wfr_flows.typing import Key
 
 DESCRIPTION = """\
 Learn to generate points like those of a table, which may lie on a manifold, and write samples: a W1+W2
-proximal flow from N(0, I), started on an optimal plan. Weights of the table count; samples weigh the same.
+proximal flow from N(0, I), started on an optimal assignment. Weights of the table count; samples weigh the
+same.
 
 Writes CSV with the columns x1, x2, ..., NPZ with position, or NPY. The same seed gives the same samples.
 """
@@ -73,7 +74,7 @@ def add_parser(commands) -> None:
     tuning = parser.add_argument_group("tuning")
     add = tuning.add_argument
     add("--width", type=count, default=64, help="width of both networks (64)")
-    add("--start-steps", type=count, help="steps on the optimal plan (12000; quick 1000)")
+    add("--start-steps", type=count, help="steps on the optimal assignment (12000; quick 1000)")
     add("--steps", type=count, help="steps of proximal training (1000; quick 100)")
     add("--batch", type=count, help="particles of either end in a step (1024; quick 256)")
     add("--num-steps", type=count, default=5, help="Euler steps of the flow (5)")
@@ -119,7 +120,8 @@ def _load(key: Key, options: argparse.Namespace) -> Data:
         raise InputError(f"{options.table} has {size} points; give at least 20 to learn from.")
     center = np.asarray(points.weight @ points.position)
     spread = float(jnp.sqrt(points.weight @ jnp.mean((points.position - center) ** 2, axis=1)))
-    if not spread > 0:
+    # The mean of equal numbers is them only up to rounding.
+    if not spread > 1e-5 * np.max(np.abs(points.position)):
         raise InputError(f"all points of {options.table} are the same; there is nothing to learn.")
     points = points._replace(position=(points.position - center) / spread)
     order = jax.random.permutation(key, size)
