@@ -50,7 +50,7 @@ state = proximal.fit(
     measures.standard_normal(DIM),
     measures.empirical(data),
     start_steps=START,
-    num_steps=STEPS,
+    steps=STEPS,
     batch=BATCH,
     num_particles=50 if SMOKE else 2900,
     kinetic_weight=KINETIC,

@@ -73,7 +73,7 @@ def experiment(options, dim: int, seed: int) -> dict:
             source,
             data,
             start_steps=options.start_steps,
-            num_steps=options.steps,
+            steps=options.steps,
             batch=options.batch,
             num_particles=options.particles,
             kinetic_weight=options.kinetic_weight,

@@ -127,9 +127,9 @@ def test_fit_from_weighted_data_in_single_precision(key):
             NORMAL,
             measures.empirical(data),
             start_steps=0,
-            num_steps=3,
+            steps=3,
             batch=16,
-            flow_steps=2,
+            num_steps=2,
         )
     assert state.step == 3
     assert training.is_finite(state)

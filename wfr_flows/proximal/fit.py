@@ -16,7 +16,7 @@ from wfr_flows.proximal.start import Lines, optimal_lines, straight_lines
 from wfr_flows.training import Chunk, MinimaxState
 from wfr_flows.typing import Key, Params
 
-_START_RATE, _FLOW_RATE, _CRITIC_RATE = 1e-2, 1e-3, 3e-3
+_START_RATE, _FLOW_RATE, _CRITIC_RATE = 1e-2, 3e-4, 3e-3
 
 
 def fit(
@@ -28,7 +28,7 @@ def fit(
     target: Distribution,
     *,
     start_steps: int = 12000,
-    num_steps: int = 1000,
+    steps: int = 1000,
     num_particles: int = 2900,
     batch: int = 1024,
     average_decay: float = 0.99,
@@ -43,12 +43,11 @@ def fit(
       field, geometry, critic: as in `proximal`.
       source, target: what is carried, and to where; data become one by `measures.empirical`.
       start_steps: of `straight_lines`, at ``alpha = inf``; 0 for none.
-      num_steps: of `proximal`.
+      steps: of `proximal`.
       num_particles: of either end in the optimal assignment.
       batch: particles of either end in a step.
       average_decay: of the average of the flow's parameters, which is what to sample with.
-      on_start, on_chunk: as ``on_chunk`` of `training.run`, for both trainings.
-      options: of `proximal`; ``flow_steps`` stands for its ``num_steps``.
+      on_start, on_chunk: as ``on_chunk`` of `training.run`, for both trainings; ``options`` of `proximal`.
 
     Returns:
       The last `MinimaxState`: ``average`` and ``inner`` are the flow's and the critic's parameters.
@@ -57,23 +56,20 @@ def fit(
       training.NonFiniteError: training diverged.
       ValueError: a start with a finite ``alpha``, or what `proximal` refuses.
     """
+    if start_steps and not np.isinf(geometry.alpha):
+        raise ValueError(f"alpha is {geometry.alpha} and the start keeps weights; give start_steps = 0.")
     plan_key, init_key, critic_key, start_key, train_key = jax.random.split(key, 5)
-    if "flow_steps" in options:
-        options["num_steps"] = options.pop("flow_steps")
-    inner_steps = options.setdefault("inner_steps", 5)
     method = proximal(
         field,
         geometry,
         critic,
-        cosine_muon(num_steps * options.get("outer_steps", 1), _FLOW_RATE),
-        cosine_muon(num_steps * inner_steps, _CRITIC_RATE),
+        cosine_muon(steps * options.get("outer_steps", 1), _FLOW_RATE),
+        cosine_muon(steps * options.get("inner_steps", 5), _CRITIC_RATE),
         average_decay=average_decay,
         **options,
     )
     params = jax.jit(field.init)(init_key)
     if start_steps:
-        if not np.isinf(geometry.alpha):
-            raise ValueError(f"alpha is {geometry.alpha} and the start keeps weights; give start_steps = 0.")
         lines = optimal_lines(plan_key, source, target, size=num_particles)
         params = _started(start_key, field, params, lines, start_steps, on_start)
 
@@ -82,9 +78,7 @@ def fit(
         return source.spread(source_key, batch), target.spread(target_key, batch)
 
     state = method.init((params, jax.jit(critic.init)(critic_key)))
-    return training.run(
-        method, train_key, state, sample, num_steps, chunk_size=min(50, num_steps), on_chunk=on_chunk
-    )
+    return training.run(method, train_key, state, sample, steps, chunk_size=min(50, steps), on_chunk=on_chunk)
 
 
 def _started(

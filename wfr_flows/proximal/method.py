@@ -1,6 +1,7 @@
 """W₁⊕W₂ proximal training: a generator of least action against a critic of bounded slope."""
 
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 import diffrax
 import jax
@@ -12,7 +13,7 @@ from wfr_flows.measures import Particles, resample
 from wfr_flows.numerics import donsker_varadhan
 from wfr_flows.potentials import Critic
 from wfr_flows.proximal.bounds import Bound
-from wfr_flows.proximal.carry import EULER, carry
+from wfr_flows.proximal.carry import EULER, Carried, carry
 from wfr_flows.training import Method, minimax
 from wfr_flows.typing import Array, Float, Key, Params, Scalar
 
@@ -34,6 +35,23 @@ class Terms(NamedTuple):
     residual: Scalar
 
 
+class _Game(NamedTuple):
+    """The arguments of `proximal` that both players share."""
+
+    field: Field
+    geometry: Geometry
+    critic: Critic
+    kinetic_weight: float
+    bound: Bound
+    lipschitz: float
+    penalty_weight: float
+    residual_weight: float
+    num_steps: int
+    solver: diffrax.AbstractSolver
+    jitter: bool
+    frozen: bool
+
+
 def proximal(
     field: Field,
     geometry: Geometry,
@@ -50,34 +68,29 @@ def proximal(
     solver: diffrax.AbstractSolver = EULER,
     jitter: bool = True,
     frozen: bool = False,
-    inner_steps: int = 5,
-    outer_steps: int = 1,
-    average_decay: float = 0.0,
+    **alternation: Any,
 ) -> Method:
     """``inf_v sup_{φ ∈ Lip_L} E_ρ(1)[φ] - E_π[f*(φ)] + λ ∫ Σ w (½|v|² + ½alpha g²) dt`` ([W1W2]).
 
     ``ρ`` starts from the source, ``π`` is the target. At the optimum ``λΦ(1, ·) = φ`` up to a constant, ``Φ``
-    solves the Hamilton-Jacobi equation and paths are straight. The W₂ part keeps the flow unique, the W₁ part
-    keeps the divergence finite where ``π`` lives on a manifold. With a finite ``alpha`` (beyond [W1W2])
+    solves the Hamilton-Jacobi equation and paths are straight. With a finite ``alpha`` (beyond [W1W2])
     particles change weight as well, at the cost of the Wasserstein-Fisher-Rao metric.
 
     Args:
-      field: how particles move and grow: `dynamics.potential_field`, where ``v = -∇Φ`` and ``Φ = U/λ`` in
-        the notation of [W1W2], or any other.
+      field: `dynamics.potential_field` (``Φ = U/λ`` in the notation of [W1W2]), or any other.
       geometry: spherical, or of ``alpha = inf``.
       critic: of bounded slope by itself, or kept so by the penalty.
       flow_optimiser, critic_optimiser: optax transformations.
       kinetic_weight: ``λ >= 0``. Farther than ``L/λ`` no particle is moved.
       bound: see `Bound`; Donsker and Varadhan's of KL by default, as published.
       lipschitz: ``L``.
-      penalty_weight: of ``E max(|∇φ|² - L², 0)`` between samples of both, 0 for critics that need none.
+      penalty_weight: of ``E max(|∇φ|² - L², 0)`` between samples of both; 0 without.
       residual_weight: of the Hamilton-Jacobi residual, in units of ``λ``.
       num_steps, solver: of the flow, from time 0 to 1.
-      jitter: draw the times between the ends anew at every update, each uniform over the width of a step. On
-        a fixed grid the field learns nothing at other times, and samples depend on the steps of sampling.
+      jitter: draw the times anew at every update, see `jittered_grid`.
       frozen: see `carry`.
-      inner_steps, outer_steps: updates of the critic, then of the flow.
-      average_decay: of an average of the flow's parameters.
+      alternation: of `training.minimax`; ``inner_steps`` updates of the critic (5) come before every one
+        of the flow.
 
     Returns:
       A `training.Method`: ``init((flow_params, critic_params))``, batches ``(source, target)`` of weighted
@@ -86,51 +99,57 @@ def proximal(
     Raises:
       ValueError: a number out of its range, or a geometry that grows and is not spherical.
     """
-    _check(geometry, kinetic_weight, lipschitz, penalty_weight, residual_weight)
-    values = jax.vmap(critic.value, (None, 0))
+    game = _Game(
+        field, geometry, critic, kinetic_weight, bound, lipschitz, penalty_weight, residual_weight,
+        num_steps, solver, jitter, frozen,
+    )  # fmt: skip
+    _check(game)
+    players = partial(_ascent, game), partial(_descent, game)
+    alternation = {"inner_steps": 5, "show": partial(_show, game), **alternation}
+    return minimax(*players, critic_optimiser, flow_optimiser, **alternation)
 
-    def grid(key: Key) -> Float[Array, " k"]:
-        return jittered_grid(key, num_steps) if jitter else time_grid(num_steps)
 
-    def divergence(params: Params, moved: Particles, target: Particles) -> Scalar:
-        weights = {"weight_p": moved.weight, "weight_q": target.normalise().weight}
-        return bound(values(params, moved.position), values(params, target.position), **weights)
+def _carried(game: _Game, params: Params, key: Key, source: Particles) -> Carried:
+    grid = jittered_grid(key, game.num_steps) if game.jitter else time_grid(game.num_steps)
+    return carry(game.field, game.geometry, params, source, grid, solver=game.solver, frozen=game.frozen)
 
-    def show(params: Params, key: Key, batch: tuple[Particles, Particles]):
-        source, target = batch
-        return carry(field, geometry, params, source, grid(key), solver=solver).trajectory.at(-1), target
 
-    def ascent(params: Params, key: Key, shown: tuple[Particles, Particles]) -> Scalar:
-        value = divergence(params, *shown)
-        if penalty_weight == 0:
-            return value
-        steep = slopes(critic, params, between(key, *shown))
-        return value - penalty_weight * jnp.mean(jnp.maximum(steep**2 - lipschitz**2, 0))
+def _divergence(game: _Game, params: Params, moved: Particles, target: Particles) -> Scalar:
+    values = jax.vmap(game.critic.value, (None, 0))
+    weights = {"weight_p": moved.weight, "weight_q": target.normalise().weight}
+    return game.bound(values(params, moved.position), values(params, target.position), **weights)
 
-    def descent(params: Params, critic_params: Params, key: Key, batch: tuple[Particles, Particles]):
-        source, target = batch
-        carried = carry(field, geometry, params, source, grid(key), solver=solver, frozen=frozen)
-        cost = divergence(critic_params, carried.trajectory.at(-1), target)
-        terms = Terms(cost, carried.action, carried.residual)
-        total = cost + kinetic_weight * carried.action
-        if residual_weight:
-            total += kinetic_weight * residual_weight * carried.residual
-        return total, terms
 
-    return minimax(
-        ascent,
-        descent,
-        critic_optimiser,
-        flow_optimiser,
-        inner_steps=inner_steps,
-        outer_steps=outer_steps,
-        show=show,
-        average_decay=average_decay,
-    )
+def _show(game: _Game, params: Params, key: Key, batch: tuple[Particles, Particles]):
+    source, target = batch
+    return _carried(game, params, key, source).trajectory.at(-1), target
+
+
+def _ascent(game: _Game, params: Params, key: Key, shown: tuple[Particles, Particles]) -> Scalar:
+    value = _divergence(game, params, *shown)
+    if game.penalty_weight == 0:
+        return value
+    steep = slopes(game.critic, params, between(key, *shown))
+    return value - game.penalty_weight * jnp.mean(jnp.maximum(steep**2 - game.lipschitz**2, 0))
+
+
+def _descent(
+    game: _Game, params: Params, critic_params: Params, key: Key, batch: tuple[Particles, Particles]
+) -> tuple[Scalar, Terms]:
+    source, target = batch
+    carried = _carried(game, params, key, source)
+    cost = _divergence(game, critic_params, carried.trajectory.at(-1), target)
+    total = cost + game.kinetic_weight * carried.action
+    if game.residual_weight:
+        total += game.kinetic_weight * game.residual_weight * carried.residual
+    return total, Terms(cost, carried.action, carried.residual)
 
 
 def jittered_grid(key: Key, num_steps: int) -> Float[Array, " k"]:
-    """`dynamics.time_grid`, the nodes between its ends moved by up to half a step."""
+    """`dynamics.time_grid`, each node between its ends moved by up to half a step, at random.
+
+    On a fixed grid a field learns nothing at other times, and samples depend on the steps of sampling.
+    """
     grid = time_grid(num_steps)
     move = jax.random.uniform(key, grid.shape, grid.dtype, -0.5, 0.5) / num_steps
     return grid + move.at[jnp.array([0, -1])].set(0)
@@ -152,16 +171,11 @@ def slopes(critic: Critic, params: Params, position: Float[Array, "n d"]) -> Flo
     return jnp.where(squared > 0, jnp.sqrt(jnp.where(squared > 0, squared, 1.0)), 0.0)
 
 
-def _check(geometry: Geometry, kinetic_weight, lipschitz, penalty_weight, residual_weight) -> None:
-    numbers = {
-        "kinetic_weight": kinetic_weight,
-        "penalty_weight": penalty_weight,
-        "residual_weight": residual_weight,
-    }
-    for name, value in numbers.items():
-        if not value >= 0:
-            raise ValueError(f"{name} is {value}; give a number >= 0.")
-    if not lipschitz > 0:
-        raise ValueError(f"lipschitz is {lipschitz}; give a number > 0.")
-    if not geometry.spherical and not geometry.alpha == jnp.inf:
+def _check(game: _Game) -> None:
+    for name in ("kinetic_weight", "penalty_weight", "residual_weight"):
+        if not getattr(game, name) >= 0:
+            raise ValueError(f"{name} is {getattr(game, name)}; give a number >= 0.")
+    if not game.lipschitz > 0:
+        raise ValueError(f"lipschitz is {game.lipschitz}; give a number > 0.")
+    if not game.geometry.spherical and not game.geometry.alpha == jnp.inf:
         raise ValueError("geometry grows and is not spherical; the divergence compares probability measures.")
