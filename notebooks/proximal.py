@@ -74,7 +74,7 @@ for axis, (n, each) in zip(axes[1:], carried.items(), strict=True):
     axis.set_title(f"{n} step{'s' if n > 1 else ''}")
 for axis in axes:
     axis.set_aspect("equal")
-show(figure)
+show(figure, "proximal_samples")
 
 # %% [markdown]
 # Paths in one coordinate of the plane and one beside it, the terms of the objective, and the conditions of
@@ -94,7 +94,7 @@ for name in terms._fields:
 right.set_xlabel("step")
 right.set_yscale("symlog", linthresh=1e-2)
 right.legend()
-show(figure)
+show(figure, "proximal_paths")
 
 # %%
 look = jax.jit(partial(proximal.diagnose, potential, WASSERSTEIN, critic, kinetic_weight=KINETIC))

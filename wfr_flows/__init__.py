@@ -11,12 +11,13 @@ enters at the top of this list and leaves at the bottom; a package imports only 
 * `dynamics`: from a potential to moving weighted particles.
 * `training`: the loop and its checkpoints.
 * `geodesics`: learned geodesics.
+* `proximal`: W₁⊕W₂ proximal generative flows.
 * `plotting`, `cli`: figures and the command ``wfr-flows``, imported on demand.
 """
 
 from importlib.metadata import version
 
-from wfr_flows import dynamics, geodesics, measures, metrics, numerics, potentials, static, training
+from wfr_flows import dynamics, geodesics, measures, metrics, numerics, potentials, proximal, static, training
 from wfr_flows.dynamics import Geometry, Trajectory, flow, integrate, time_grid
 from wfr_flows.geodesics import Objective, generate, log_density, matching, objective
 from wfr_flows.measures import (
@@ -57,6 +58,7 @@ __all__ = [
     "objective",
     "particles",
     "potentials",
+    "proximal",
     "read_particles",
     "semi_coupling",
     "spherical_wfr",
