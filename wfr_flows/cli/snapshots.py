@@ -20,7 +20,7 @@ from wfr_flows.cli.progress import Bars, Clock
 from wfr_flows.cli.table import complain
 from wfr_flows.dynamics import Field, Geometry, Trajectory, batched, free_field, potential_field, windowed
 from wfr_flows.geodesics import Chain
-from wfr_flows.measures import Particles, Snapshots, by_time, padded, read_with_column
+from wfr_flows.measures import Particles, Snapshots, by_time, padded, read_with_column, write_annotated
 from wfr_flows.typing import Array, Key, Params
 
 DESCRIPTION = """\
@@ -284,17 +284,10 @@ def _write(options, task: Task, learned: Learned, trajectory: Trajectory, summar
         )
         write_figure(options.out / "snapshots.png", figure)
         if options.table.endswith(".h5ad"):
-            _write_anndata(options, at_points)
+            obs = {"wfr_growth": at_points["growth"], "wfr_mass": at_points["mass"]}
+            cells = {"wfr_velocity": at_points["velocity"]}
+            write_annotated(options.table, options.out / "cells.h5ad", obs, cells)
         write_atomically(options.out / "summary.json", json.dumps(summary, indent=2).encode())
-
-
-def _write_anndata(options: argparse.Namespace, at_points: dict[str, np.ndarray]) -> None:
-    import anndata  # noqa: PLC0415  optional; the table was read with it
-
-    data = anndata.read_h5ad(options.table)
-    data.obsm["wfr_velocity"] = at_points["velocity"]
-    data.obs["wfr_growth"], data.obs["wfr_mass"] = at_points["growth"], at_points["mass"]
-    data.write_h5ad(options.out / "cells.h5ad")
 
 
 def _report(options: argparse.Namespace, summary: dict[str, Any], console: Console) -> None:

@@ -3,7 +3,7 @@
 from wfr_flows.measures.builtin import BUILTIN, gaussian_mixture_1d
 from wfr_flows.measures.distributions import Distribution, empirical, gaussian, mixture, standard_normal
 from wfr_flows.measures.particles import Particles, equally_weighted, moments, padded, particles, resample
-from wfr_flows.measures.readers import read_particles, read_with_column
+from wfr_flows.measures.readers import read_particles, read_with_column, write_annotated
 from wfr_flows.measures.snapshots import Snapshots, by_time
 from wfr_flows.measures.toys import (
     checkerboard,
@@ -40,4 +40,5 @@ __all__ = [
     "standard_normal",
     "swissroll",
     "two_spirals",
+    "write_annotated",
 ]
