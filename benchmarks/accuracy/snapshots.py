@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks.common import parser, report, rounded
-from wfr_flows import dynamics, geodesics, metrics, potentials, training
+from wfr_flows import dynamics, geodesics, metrics, potentials
 from wfr_flows.cli import main as command
 from wfr_flows.dynamics import Geometry
 from wfr_flows.measures import Particles
@@ -43,17 +43,22 @@ def end(key: jax.Array, dim: int) -> Particles:
 
 
 def mixture(key: jax.Array, dim: int, alpha: float, num_steps: int) -> dict:
-    keys = jax.random.split(key, 7)
+    keys = jax.random.split(key, 6)
     geometry = Geometry(alpha, spherical=False)
     snapshots = start(keys[0], dim), end(keys[1], dim)
     since = time.perf_counter()
     chain = geodesics.chain(keys[2], [0.0, 1.0], snapshots, geometry)
     field = dynamics.windowed(dynamics.potential_field(potentials.mlp(dim, width=64), geometry), chain.time)
-    method = geodesics.matching_method(
-        geodesics.chain_matching(field, geometry, chain), geodesics.cosine_muon(num_steps)
+    params = geodesics.fit_chain(
+        keys[3],
+        field,
+        geometry,
+        chain,
+        snapshots,
+        matching_steps=num_steps,
+        refinement_steps=num_steps // 20,
+        blur=0.0,
     )
-    state = method.init(field.init(keys[3]))
-    params = training.run(method, keys[4], state, lambda _: (), num_steps).params
     path = jax.jit(lambda params, s: geodesics.push(field, geometry, params, s, chain.time))(
         params, snapshots[0]
     )
@@ -65,7 +70,7 @@ def mixture(key: jax.Array, dim: int, alpha: float, num_steps: int) -> dict:
         jnp.sum(jnp.where(chosen, weight, 0.0))
         for chosen in ((x[:, 1] < 1.25) & (x[:, 0] > 0), (x[:, 1] < 1.25) & (x[:, 0] <= 0), x[:, 1] >= 1.25)
     ]
-    fresh, other = end(keys[5], dim), end(keys[6], dim)
+    fresh, other = end(keys[4], dim), end(keys[5], dim)
     distance = jax.jit(metrics.energy_distance)
     return {
         "shares": [float(share) for share in shares],

@@ -9,8 +9,9 @@ from helpers import refusal
 
 from wfr_flows import dynamics, potentials, training
 from wfr_flows.cli import main
+from wfr_flows.cli.table import to_json
 
-TINY = ["--steps", "150", "--width", "8", "--alpha", "1"]
+TINY = ["--matching-steps", "150", "--refinement-steps", "10", "--width", "8", "--alpha", "1"]
 WRITTEN = {"summary.json", "cells.npz", "trajectories.npz", "snapshots.png", "checkpoint"}
 
 
@@ -163,3 +164,11 @@ def test_damaged_tables_are_refused(name, tmp_path, capsys):
     (tmp_path / name).write_bytes(b"half a file")
     assert main(["snapshots", str(tmp_path / name), "--time", "day", "--out", str(tmp_path / "out")]) == 2
     assert "truncated" in refusal(capsys)
+
+
+def test_numbers_that_are_not_finite_become_null():
+    assert json.loads(to_json({"a": [1.0, float("nan")], "b": {"c": float("inf")}, "d": "inf"})) == {
+        "a": [1.0, None],
+        "b": {"c": None},
+        "d": "inf",
+    }
