@@ -92,7 +92,7 @@ def fit_chain(
     matching_steps: int = 8000,
     refinement_steps: int = 200,
     misfit_weight: float = 10.0,
-    blur: float = 0.015,
+    blur: float = 0.005,
     weight_decay: float = 0.003,
     learning_rate: float = 1e-3,
     on_chunk: Callable[[str, Chunk], None] = lambda phase, chunk: None,
