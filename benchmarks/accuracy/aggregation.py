@@ -8,7 +8,7 @@ moments alone: many laws on that circle are steady, and nothing but the scheme k
 Semicircle: W = |x|²/2 - log|x| on the line from N(0, 1), by the joint scheme, towards (1/π)√(2 - x²).
 
 Pulses: W = -exp(-|x|²)/π with 0.1 Δρ³ from mass 9 spread evenly on [-3, 3]², by the forward-backward scheme;
-for the law of mass 1 that is 9 W with 8.1 Δρ³. (Mass 1 with W itself needs nine times as long and leaves points.)
+for the law of mass 1 that is 9 W with 8.1 Δρ³. (Mass 1 with W itself takes nine times as long.)
 "peaks" counts local maxima above a tenth of the highest of a histogram of cells of 0.3, smoothed by 0.3.
 """
 
@@ -138,6 +138,8 @@ def main() -> None:
         size, line_size, iterations, line_steps = 32, 32, 2, 2
         sizes = {"num_iterations": 2, "batch": 16, "start_steps": 2}
     with report("accuracy/aggregation", options) as emit:
+        for found in pulses(True, 2 * size, options.pulse_steps, stops, sizes):
+            emit(example="pulses", scheme="forward-backward", particles=2 * size, **rounded(found))
         for scheme, explicit, batch in (
             ("forward-backward", True, None),
             ("joint, mini-batches", False, min(size, 500)),
@@ -148,8 +150,6 @@ def main() -> None:
                 emit(example="ring", scheme=scheme, particles=cloud_size, **rounded(found))
         for found in semicircle(line_size, line_steps, 100 if not options.smoke else 2):
             emit(example="semicircle", scheme="joint, all particles", particles=line_size, **rounded(found))
-        for found in pulses(True, 2 * size, options.pulse_steps, stops, sizes):
-            emit(example="pulses", scheme="forward-backward", particles=2 * size, **rounded(found))
 
 
 if __name__ == "__main__":
