@@ -248,7 +248,11 @@ def _solve(
 def evolve(
     method: Method, key: Key, state: FlowState, step_sizes: Float[Array, " k"]
 ) -> tuple[FlowState, FlowInfo]:
-    """One step for each step size, as a scan; infos are stacked, and their moves are what `push` takes."""
+    """One step for each step size, as a scan; infos are stacked, and their moves are what `push` takes.
+
+    Nothing here stops a flow that turns non-finite; `training.run` with ``lambda key: step_size`` as its sample
+    does, and keeps the last good state.
+    """
 
     def body(state: FlowState, now: tuple[Key, Scalar]) -> tuple[FlowState, FlowInfo]:
         return method.step(now[0], state, now[1])
