@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from wfr_flows import gradient_flows, measures, metrics
 from wfr_flows.gradient_flows import ConvexMap, JKOInfo, JKOState, Sample
@@ -56,7 +55,7 @@ def flow(
         return gradient_flows.icnn_jko(
             potential,
             gradient_flows.free_energy(target(*data).log_density),
-            optax.adam(optax.cosine_decay_schedule(options.learning_rate, options.iterations)),
+            options.optimiser(options.iterations, options.learning_rate),
             num_iterations=options.iterations,
             batch=options.batch,
         )

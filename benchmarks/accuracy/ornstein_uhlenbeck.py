@@ -11,6 +11,7 @@ import argparse
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from benchmarks import jko, targets
 from benchmarks.common import parser, report, rounded
@@ -71,6 +72,7 @@ def arguments() -> argparse.Namespace:
     options.add_argument("--evaluation", type=int, default=8192)
     options.add_argument("--quick", action="store_true", help="two targets of every dimension")
     options = options.parse_args()
+    options.optimiser = lambda num, rate: optax.adam(optax.cosine_decay_schedule(rate, num))
     if options.quick:
         options.targets = 2
     if options.smoke:
