@@ -78,11 +78,12 @@ def arguments() -> argparse.Namespace:
     options.add_argument("--width", type=int, default=64)
     options.add_argument("--depth", type=int, default=1)
     options.add_argument("--rank", type=int, default=1)
+    options.add_argument("--strong-convexity", type=float, default=0.5)
     options.add_argument("--steps", type=int, default=40)
-    options.add_argument("--step-size", type=float, default=0.1)
+    options.add_argument("--step-size", type=float, default=0.2)
     options.add_argument("--pool", type=int, default=65536)
     options.add_argument("--batch", type=int, default=1024)
-    options.add_argument("--iterations", type=int, default=200)
+    options.add_argument("--iterations", type=int, default=300)
     options.add_argument("--learning-rate", type=float, default=1e-2)
     options.add_argument("--evaluation", type=int, default=8192)
     options.add_argument("--quick", action="store_true", help="one target of every dimension")
@@ -106,7 +107,13 @@ def main() -> None:
     }
     with report("accuracy/mixture_convergence", options) as emit:
         for dim in targets.LARGE_MIXTURES if options.large else options.dims:
-            potential = potentials.icnn(dim, width=options.width, depth=options.depth, rank=options.rank)
+            potential = potentials.icnn(
+                dim,
+                width=options.width,
+                depth=options.depth,
+                rank=options.rank,
+                strong_convexity=options.strong_convexity,
+            )
             compiled = jko.flow(options, potential, START_VARIANCE, targets.mixture, targets.mixture)
             if options.large:
                 centre = targets.mixture_centres(

@@ -3,7 +3,6 @@
 import argparse
 import importlib
 import json
-import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -97,14 +96,17 @@ def run(options: argparse.Namespace) -> int:
     with clock.stage("evaluation"):
         target = np.asarray(jax.jit(jax.vmap(log_density))(sample.particles.position), np.float64)
     log_weight = target - np.asarray(sample.log_density, np.float64)
-    summary = _summary(options, log_weight, energy) | {"seconds": clock.seconds}
+    summary = _summary(options, log_weight, energy)
+    summary["seconds"] = clock.seconds
     with making(options.out):
         write_arrays(
             options.out / "samples.npz",
             {
                 "position": np.asarray(sample.particles.position),
                 "log_density": np.asarray(sample.log_density),
-                "log_weight": log_weight - summary["log_normaliser"] - math.log(log_weight.size),
+                "log_weight": log_weight
+                - np.log(np.sum(np.exp(log_weight - log_weight.max())))
+                - log_weight.max(),
             },
         )
         write_atomically(
@@ -162,7 +164,7 @@ def _flow(options: argparse.Namespace, log_density, console: Console) -> tuple[S
     pool = source.spread(pool_key, pick(options, "num_particles", 32768, 8192))
     if pool.log_weight.size > 2 * dim:
         pool = measures.with_moments(pool, jnp.zeros(dim), options.start**2 * jnp.eye(dim))
-    sampled = jax.jit(lambda p: Sample(p, jax.vmap(source.log_density)(p.position)))
+    sampled = jax.jit(lambda p: Sample(p, jax.vmap(source.log_density)(p.position)))  # pyright: ignore
     chunks = []
     with Bars(console) as bars:
         bars.add("JKO steps", steps)

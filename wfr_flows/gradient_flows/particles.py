@@ -120,6 +120,7 @@ def proximal_recursion(
     def step(key: Key, state: Sample, step_size: ArrayLike) -> tuple[Sample, ProximalInfo]:
         before, (after, _) = state.particles, points.step(key, state.particles, step_size)
         log_target = jax.vmap(target_log_density)(after.position) - 1
+        step_size = jnp.asarray(step_size, log_target.dtype)
         power = step_size / (step_size + regularisation)
 
         def sums(to: Array, of: Array, log_scaling: Array) -> Array:
