@@ -47,13 +47,13 @@ class JKOState(NamedTuple):
     Attributes:
       sample: of ``ρ_k``.
       params: where the next step begins.
-      maps: with fresh samples only, ``[num_steps]`` maps, the identity from ``step`` on; else ().
+      maps: with fresh samples only, ``[num_steps]`` maps, the identity from ``step`` on; else None.
       step: ``k``.
     """
 
     sample: Sample
     params: Params
-    maps: ConvexMap | tuple[()]
+    maps: ConvexMap | None
     step: Int[Array, ""]
 
 
@@ -119,7 +119,7 @@ def icnn_jko(
         key, sample = start
         params = potential.init(key)
         one = ConvexMap(params, *_frame(sample.particles))
-        maps = () if fresh is None else jax.tree.map(lambda leaf: jnp.stack([leaf] * num_steps), one)
+        maps = None if fresh is None else jax.tree.map(lambda leaf: jnp.stack([leaf] * num_steps), one)
         sample = sample._replace(particles=sample.particles.normalise())
         return JKOState(sample, params, maps, jnp.zeros((), jnp.int32))
 
@@ -143,7 +143,7 @@ def icnn_jko(
     def step(key: Key, state: JKOState, step_size: ArrayLike) -> tuple[JKOState, JKOInfo]:
         start_key, draw_key, key = jax.random.split(key, 3)
         sample = state.sample
-        if fresh is not None:
+        if fresh is not None and state.maps is not None:
             sample = carry(potential, state.maps, fresh(draw_key))
         step_size = jnp.asarray(step_size, sample.log_density.dtype)
         start = potential.init(start_key) if restart else state.params

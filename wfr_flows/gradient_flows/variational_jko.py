@@ -250,7 +250,7 @@ def evolve(
 ) -> tuple[FlowState, FlowInfo]:
     """One step for each step size, as a scan; infos are stacked, and their moves are what `push` takes.
 
-    Nothing here stops a flow that turns non-finite; `training.run` with ``lambda key: step_size`` as its sample
+    Nothing here stops a flow that turns non-finite; `training.run`, its sample ``lambda key: step_size``,
     does, and keeps the last good state.
     """
 
