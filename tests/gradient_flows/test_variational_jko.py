@@ -114,7 +114,7 @@ def test_explicit_scheme_is_the_push_by_the_interaction(key):
 
     energy = gradient_flows.FreeEnergy(interaction=kernel)
     method = gradient_flows.variational_jko(
-        energy, MAP, num_iterations=1, batch=None, forward_backward=True, num_sources=6
+        energy, MAP, num_iterations=50, batch=None, forward_backward=True, num_sources=6
     )
     cloud = measures.particles(np.random.default_rng(0).normal(size=(6, DIM)), np.arange(1.0, 7.0))
     state, info = jax.jit(method.step)(key, method.init((key, cloud)), 0.3)

@@ -202,12 +202,11 @@ def _step(scheme: _Scheme, key: Key, state: FlowState, step_size: ArrayLike) -> 
     now = state.particles.position
     cloud = state.particles._replace(position=_before(energy, move, now, state.previous))
     dual = scheme.dual(cloud)
-    solved, transport_cost = _solve(scheme, solve_key, cloud, move, state.ratio_params, dual, implicit)
-    move = move._replace(params=solved.average)
+    learned, ratio_params, cost = _solve(scheme, solve_key, cloud, move, state.ratio_params, dual, implicit)
+    move = move._replace(params=learned)
     moved = cloud._replace(position=_in_blocks(transport, move, cloud.position))
-    reached, covered = _measure(energy, dual, solved.inner, moved, look_key)
-    after = FlowState(moved, now, step_size, solved.average, solved.inner)
-    return after, FlowInfo(move, reached, transport_cost, covered)
+    reached, covered = _measure(energy, dual, ratio_params, moved, look_key)
+    return FlowState(moved, now, step_size, learned, ratio_params), FlowInfo(move, reached, cost, covered)
 
 
 def _solve(
@@ -218,11 +217,16 @@ def _solve(
     ratio_params: Params,
     dual: Dual | None,
     step_size: Scalar,
-) -> tuple[MinimaxState, Scalar]:
-    """The saddle point of one step, and the transport cost in the last batch."""
+) -> tuple[Params, Params, Scalar]:
+    """The saddle point of one step, map and ratio, and the transport cost in the last batch."""
     energy, num = scheme.energy, scheme.num_iterations
+    if scheme.forward_backward:
+        energy = energy._replace(interaction=None)
+    if energy == FreeEnergy():
+        # Nothing is left to minimise. Adam would take the rounding of the identity for a gradient.
+        return move.params, ratio_params, jnp.zeros_like(step_size)
     problem = saddle(
-        energy._replace(interaction=None) if scheme.forward_backward else energy,
+        energy,
         dual,
         lambda params, x, key: _apply(scheme.transport, move._replace(params=params), x, key),
         step_size,
@@ -242,7 +246,7 @@ def _solve(
 
     start = problem.init((move.params, ratio_params))
     solved, costs = jax.lax.scan(body, start, jax.random.split(key, num))
-    return solved, costs[-1]
+    return solved.average, solved.inner, costs[-1]
 
 
 def evolve(
