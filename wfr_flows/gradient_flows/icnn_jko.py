@@ -130,8 +130,8 @@ def icnn_jko(
     def minimise(key: Key, frame: ConvexMap, sample: Sample, step_size: Scalar) -> tuple[Params, Array]:
         draw = _batches(sample, batch)
 
-        def update(carry, key: Key):
-            params, state = carry
+        def update(now, key: Key):
+            params, state = now
             value, gradient = jax.value_and_grad(loss)(params, frame, draw(key), step_size)
             change, state = optimiser.update(gradient, state, params)
             return (potential.project(optax.apply_updates(params, change)), state), value
@@ -151,11 +151,9 @@ def icnn_jko(
         params, values = minimise(key, learned, sample, step_size)
         learned = learned._replace(params=params)
         moved, transport = _moved(potential, learned, sample)
-        maps = (
-            ()
-            if fresh is None
-            else jax.tree.map(lambda a, new: a.at[state.step].set(new), state.maps, learned)
-        )
+        maps = state.maps
+        if fresh is not None:
+            maps = jax.tree.map(lambda every, new: every.at[state.step].set(new), maps, learned)
         info = JKOInfo(learned, functional(*moved), transport / step_size, values)
         return JKOState(moved, params, maps, state.step + 1), info
 
@@ -208,8 +206,8 @@ def flow_log_density(
       x: ``[n, d]``.
     """
 
-    def body(carried: tuple[Array, Array], one: ConvexMap):
-        y, log_det = carried
+    def body(now: tuple[Array, Array], one: ConvexMap):
+        y, log_det = now
 
         def back(some: Float[Array, "m d"]) -> tuple[Array, Array]:
             before = pull_back(potential, one.params, (some - one.centre) / one.scale)
