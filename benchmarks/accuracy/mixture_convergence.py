@@ -16,7 +16,7 @@ import numpy as np
 
 from benchmarks import jko, targets
 from benchmarks.common import parser, report, rounded
-from wfr_flows import measures, potentials
+from wfr_flows import potentials
 from wfr_flows.geodesics import cosine_muon
 
 PUBLISHED = {

@@ -3,11 +3,13 @@
 from wfr_flows.gradient_flows.duals import (
     Internal,
     Reference,
+    Whitening,
     ball_reference,
     box_reference,
     entropy,
     gaussian_reference,
     power_entropy,
+    whiten,
 )
 from wfr_flows.gradient_flows.functionals import (
     Functional,
@@ -29,6 +31,7 @@ from wfr_flows.gradient_flows.icnn_jko import (
     trajectory,
 )
 from wfr_flows.gradient_flows.interaction import interaction_energy, interaction_force
+from wfr_flows.gradient_flows.line import Cells, line_jko
 from wfr_flows.gradient_flows.maps import TransportMap, affine, gradient_of, residual
 from wfr_flows.gradient_flows.particles import (
     ProximalInfo,
@@ -44,6 +47,7 @@ from wfr_flows.gradient_flows.variational_jko import (
     FlowInfo,
     FlowState,
     Move,
+    convex_maps,
     cosine_adam,
     evolve,
     push,
@@ -51,6 +55,7 @@ from wfr_flows.gradient_flows.variational_jko import (
 )
 
 __all__ = [
+    "Cells",
     "ConvexMap",
     "Dual",
     "FlowInfo",
@@ -68,10 +73,12 @@ __all__ = [
     "Sample",
     "SteinState",
     "TransportMap",
+    "Whitening",
     "affine",
     "ball_reference",
     "box_reference",
     "carry",
+    "convex_maps",
     "cosine_adam",
     "dual_of",
     "entropy",
@@ -87,6 +94,7 @@ __all__ = [
     "icnn_jko",
     "interaction_energy",
     "interaction_force",
+    "line_jko",
     "langevin",
     "log_ratio",
     "look",
@@ -105,4 +113,5 @@ __all__ = [
     "trajectory",
     "value_of",
     "variational_jko",
+    "whiten",
 ]

@@ -1,12 +1,14 @@
 """Variational JKO: gradient flows from samples alone, by saddle points that need no density."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from wfr_flows.gradient_flows.icnn_jko import ConvexMap
 from wfr_flows.gradient_flows.interaction import interaction_force
 from wfr_flows.gradient_flows.maps import TransportMap
 from wfr_flows.gradient_flows.ratios import LogRatio
@@ -22,7 +24,7 @@ from wfr_flows.gradient_flows.saddle import (
 )
 from wfr_flows.measures import Particles, moments
 from wfr_flows.numerics import in_blocks
-from wfr_flows.training import Method
+from wfr_flows.training import Method, MinimaxState
 from wfr_flows.typing import Array, ArrayLike, Float, Key, Params, Scalar
 
 Optimiser = Callable[[int], optax.GradientTransformation]
@@ -140,76 +142,117 @@ def variational_jko(
     Raises:
       ValueError: options out of their ranges, or that exclude each other.
     """
-    _check(energy, ratio, num_iterations, batch, order, forward_backward)
-    backward = energy._replace(interaction=None) if forward_backward else energy
-    counts = {"inner_steps": inner_steps, "outer_steps": outer_steps, "average_decay": average_decay}
+    scheme = _Scheme(
+        *(energy, transport, ratio, num_iterations, inner_steps, outer_steps, batch, order),
+        *(forward_backward, num_sources if forward_backward else 0, restart, start_steps, average_decay),
+        *(map_optimiser, ratio_optimiser),
+    )
+    _check(scheme)
+    return Method(partial(_init, scheme), partial(_step, scheme))
 
-    def seen_through(measure: Particles) -> Dual | None:
-        return None if energy.internal is None else dual_of(energy.internal, ratio, measure)  # pyright: ignore
 
-    def init(start: tuple[Key, Particles]) -> FlowState:
-        (map_key, ratio_key), particles = jax.random.split(start[0]), start[1].normalise()
-        dual, ratio_params = seen_through(particles), {}
-        if dual is not None:
-            optimiser = ratio_optimiser(start_steps)
-            ratio_params, _ = fit_ratio(
-                ratio_key, dual, particles, optimiser, num_steps=start_steps, batch=batch
-            )
-        before = jnp.asarray(jnp.inf, particles.position.dtype)
-        return FlowState(particles, particles.position, before, transport.init(map_key), ratio_params)
+class _Scheme(NamedTuple):
+    # The options of `variational_jko`, in order.
+    energy: FreeEnergy
+    transport: TransportMap
+    ratio: LogRatio | None
+    num_iterations: int
+    inner_steps: int
+    outer_steps: int
+    batch: int | None
+    order: int
+    forward_backward: bool
+    num_sources: int | None
+    restart: bool
+    start_steps: int
+    average_decay: float
+    map_optimiser: Optimiser
+    ratio_optimiser: Optimiser
 
-    def solve(key: Key, state: FlowState, cloud: Particles, move: Move, dual: Dual | None, step_size: Scalar):
-        problem = saddle(
-            backward,
-            dual,
-            lambda params, x, key: _apply(transport, move._replace(params=params), x, key),
-            step_size,
-            inner_optimiser=ratio_optimiser(num_iterations * inner_steps),
-            outer_optimiser=map_optimiser(num_iterations * outer_steps),
-            project=transport.project,
-            **counts,
+    def dual(self, measure: Particles) -> Dual | None:
+        if self.energy.internal is None or self.ratio is None:
+            return None
+        return dual_of(self.energy.internal, self.ratio, measure)
+
+
+def _init(scheme: _Scheme, start: tuple[Key, Particles]) -> FlowState:
+    (map_key, ratio_key), particles = jax.random.split(start[0]), start[1].normalise()
+    dual, ratio_params, num = scheme.dual(particles), {}, scheme.start_steps
+    if dual is not None:
+        ratio_params, _ = fit_ratio(
+            ratio_key, dual, particles, scheme.ratio_optimiser(num), num_steps=num, batch=scheme.batch
         )
+    before = jnp.asarray(jnp.inf, particles.position.dtype)
+    return FlowState(particles, particles.position, before, scheme.transport.init(map_key), ratio_params)
 
-        draw = drawing(cloud, batch)
 
-        def body(saddle_state, key: Key):
-            draw_key, step_key = jax.random.split(key)
-            return problem.step(step_key, saddle_state, draw(draw_key))
+def _step(scheme: _Scheme, key: Key, state: FlowState, step_size: ArrayLike) -> tuple[FlowState, FlowInfo]:
+    start_key, solve_key, look_key = jax.random.split(key, 3)
+    energy, transport = scheme.energy, scheme.transport
+    step_size = jnp.asarray(step_size, state.previous.dtype)
+    growth = step_size / state.previous_step_size if scheme.order == 2 else jnp.zeros_like(step_size)
+    implicit = step_size * (1 + growth) / (1 + 2 * growth)
+    move = Move(
+        transport.init(start_key) if scheme.restart else state.map_params,
+        *_frame(state.particles),
+        growth**2 / (1 + 2 * growth),
+        step_size if scheme.forward_backward else jnp.zeros_like(step_size),
+        _first(state.particles, scheme.num_sources),
+    )
+    now = state.particles.position
+    cloud = state.particles._replace(position=_before(energy, move, now, state.previous))
+    dual = scheme.dual(cloud)
+    solved, transport_cost = _solve(scheme, solve_key, cloud, move, state.ratio_params, dual, implicit)
+    move = move._replace(params=solved.average)
+    moved = cloud._replace(position=_in_blocks(transport, move, cloud.position))
+    reached, covered = _measure(energy, dual, solved.inner, moved, look_key)
+    after = FlowState(moved, now, step_size, solved.average, solved.inner)
+    return after, FlowInfo(move, reached, transport_cost, covered)
 
-        start = problem.init((move.params, state.ratio_params))
-        return jax.lax.scan(body, start, jax.random.split(key, num_iterations))
 
-    def step(key: Key, state: FlowState, step_size: ArrayLike) -> tuple[FlowState, FlowInfo]:
-        start_key, solve_key, look_key = jax.random.split(key, 3)
-        step_size = jnp.asarray(step_size, state.previous.dtype)
-        growth = step_size / state.previous_step_size if order == 2 else jnp.zeros_like(step_size)
-        implicit = step_size * (1 + growth) / (1 + 2 * growth)
-        move = Move(
-            transport.init(start_key) if restart else state.map_params,
-            *_frame(state.particles),
-            growth**2 / (1 + 2 * growth),
-            step_size if forward_backward else jnp.zeros_like(step_size),
-            _first(state.particles, num_sources if forward_backward else 0),
-        )
-        cloud = state.particles._replace(
-            position=_before(energy, move, state.particles.position, state.previous)
-        )
-        dual = seen_through(cloud)
-        solved, told = solve(solve_key, state, cloud, move, dual, implicit)
-        move = move._replace(params=solved.average)
-        moved = cloud._replace(position=_in_blocks(transport, move, cloud.position))
-        reached, covered = _measure(energy, dual, solved.inner, moved, look_key)
-        info = FlowInfo(move, reached, told.outer_info[-1], covered)
-        after = FlowState(moved, state.particles.position, step_size, solved.outer, solved.inner)
-        return after, info
+def _solve(
+    scheme: _Scheme,
+    key: Key,
+    cloud: Particles,
+    move: Move,
+    ratio_params: Params,
+    dual: Dual | None,
+    step_size: Scalar,
+) -> tuple[MinimaxState, Scalar]:
+    """The saddle point of one step, and the transport cost in the last batch."""
+    energy, num = scheme.energy, scheme.num_iterations
+    problem = saddle(
+        energy._replace(interaction=None) if scheme.forward_backward else energy,
+        dual,
+        lambda params, x, key: _apply(scheme.transport, move._replace(params=params), x, key),
+        step_size,
+        inner_optimiser=scheme.ratio_optimiser(num * scheme.inner_steps),
+        outer_optimiser=scheme.map_optimiser(num * scheme.outer_steps),
+        inner_steps=scheme.inner_steps,
+        outer_steps=scheme.outer_steps,
+        average_decay=scheme.average_decay,
+        project=scheme.transport.project,
+    )
+    draw = drawing(cloud, scheme.batch)
 
-    return Method(init, step)
+    def body(state: MinimaxState, key: Key):
+        draw_key, step_key = jax.random.split(key)
+        state, info = problem.step(step_key, state, draw(draw_key))
+        return state, info.outer_info
+
+    start = problem.init((move.params, ratio_params))
+    solved, costs = jax.lax.scan(body, start, jax.random.split(key, num))
+    return solved, costs[-1]
 
 
 def evolve(
     method: Method, key: Key, state: FlowState, step_sizes: Float[Array, " k"]
 ) -> tuple[FlowState, FlowInfo]:
-    """One step for each step size, as a scan; infos are stacked, and their moves are what `push` takes."""
+    """One step for each step size, as a scan; infos are stacked, and their moves are what `push` takes.
+
+    Nothing here stops a flow that turns non-finite; `training.run`, its sample ``lambda key: step_size``,
+    does, and keeps the last good state.
+    """
 
     def body(state: FlowState, now: tuple[Key, Scalar]) -> tuple[FlowState, FlowInfo]:
         return method.step(now[0], state, now[1])
@@ -238,6 +281,20 @@ def push(
 
     (end, _), path = jax.lax.scan(body, (position, position), moves)
     return end, path
+
+
+def convex_maps(moves: Move) -> ConvexMap:
+    """The moves of `evolve` with a `gradient_of`, as maps with a density: see `carry` and `flow_log_density`.
+
+    NaN for a scheme of order 2, which extrapolates before it maps.
+
+    Raises:
+      ValueError: moves of a forward-backward scheme.
+    """
+    if moves.sources.log_weight.shape[-1] > 0:
+        raise ValueError("moves of a forward-backward scheme have no inverse here; use the joint scheme.")
+    scale = jnp.where(moves.inertia == 0, moves.scale, jnp.nan)
+    return ConvexMap(moves.params, moves.centre, scale)
 
 
 def _before(energy: FreeEnergy, move: Move, now: Float[Array, "n d"], previous: Float[Array, "n d"]) -> Array:
@@ -280,25 +337,20 @@ def _measure(
     return value + value_of(dual, params, look(dual, key, measure)), jnp.sum(measure.weight * inside)
 
 
-def _check(
-    energy: FreeEnergy,
-    ratio: LogRatio | None,
-    num_iterations: int,
-    batch: int | None,
-    order: int,
-    forward_backward: bool,
-) -> None:
+def _check(scheme: _Scheme) -> None:
+    energy, order = scheme.energy, scheme.order
     if energy == FreeEnergy():
         raise ValueError("energy has no terms; give it an internal energy, a potential or an interaction.")
-    if energy.internal is not None and ratio is None:
-        raise ValueError(
-            "energy has an internal part and ratio is None; give the functions h, as log_ratio(dim)."
-        )
-    if num_iterations < 1 or (batch is not None and batch < 2):
-        raise ValueError(
-            f"num_iterations is {num_iterations}, batch {batch}; give at least 1 and at least 2 (or None)."
-        )
+    if energy.internal is not None and scheme.ratio is None:
+        raise ValueError("energy has an internal part and ratio is None; give functions, as log_ratio(dim).")
+    for name in ("num_iterations", "inner_steps", "outer_steps", "start_steps"):
+        if getattr(scheme, name) < 1:
+            raise ValueError(f"{name} is {getattr(scheme, name)}; give at least 1.")
+    if scheme.batch is not None and scheme.batch < 2:
+        raise ValueError(f"batch is {scheme.batch}; give at least 2, or None for all particles.")
     if order not in {1, 2}:
         raise ValueError(f"order is {order}; give 1 or 2.")
-    if forward_backward and (energy.interaction is None or order == 2):
+    if scheme.forward_backward and (energy.interaction is None or order == 2):
         raise ValueError("forward_backward needs an interaction and order 1; leave it out.")
+    if not 0 <= scheme.average_decay < 1:
+        raise ValueError(f"average_decay is {scheme.average_decay}; give a number in [0, 1).")

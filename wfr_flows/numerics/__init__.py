@@ -1,4 +1,4 @@
-"""Stateless mathematics: cones, f-divergences, costs, log-determinants, quadrature, weighted draws."""
+"""Stateless mathematics: cone functions, f-divergences, costs, determinants, quadrature, weighted draws."""
 
 from wfr_flows.numerics.blocks import in_blocks
 from wfr_flows.numerics.cone import (
