@@ -78,14 +78,14 @@ def arguments() -> argparse.Namespace:
     options.add_argument("--width", type=int, default=64)
     options.add_argument("--depth", type=int, default=1)
     options.add_argument("--rank", type=int, default=1)
-    options.add_argument("--strong-convexity", type=float, default=0.5)
+    options.add_argument("--strong-convexity", type=float, default=0.75)
     options.add_argument("--steps", type=int, default=40)
     options.add_argument("--step-size", type=float, default=0.2)
     options.add_argument("--pool", type=int, default=65536)
     options.add_argument("--batch", type=int, default=1024)
-    options.add_argument("--iterations", type=int, default=300)
+    options.add_argument("--iterations", type=int, default=200)
     options.add_argument("--learning-rate", type=float, default=1e-2)
-    options.add_argument("--evaluation", type=int, default=8192)
+    options.add_argument("--evaluation", type=int, default=4096)
     options.add_argument("--quick", action="store_true", help="one target of every dimension")
     options.add_argument(
         "--large", type=Path, metavar="DIRECTORY", help="13 and 32 dimensions; figures go there"

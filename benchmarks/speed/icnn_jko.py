@@ -1,7 +1,7 @@
 """One inner iteration of an ICNN-JKO step: CPU seconds, batch 1024, width 64, towards a Gaussian.
 
-The public PyTorch code takes 106 and 254 CPU ms in d = 2 and 6, on one thread, in the first step; pin to one core
-to compare (``taskset -c 0``).
+The public PyTorch code takes 106 and 254 CPU ms in d = 2 and 6, on one thread, in the first step. Pin to one
+core to compare (``taskset -c 0``).
 """
 
 import time

@@ -59,7 +59,7 @@ def test_samples_of_a_gaussian_and_its_normaliser(target, tmp_path, capsys):
         ("{}", "MODULE:FUNCTION"),
         ("{}:missing", "cannot be used"),
         ("no_such_module:f", "cannot be used"),
-        ("{}:vector", "cannot be used"),
+        ("{}:vector", "no finite scalar"),
         ("{}:number", "cannot be used"),
         ("{}:outside", "origin"),
     ],

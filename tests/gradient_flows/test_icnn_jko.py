@@ -24,7 +24,7 @@ from wfr_flows.gradient_flows import (
 )
 from wfr_flows.training import is_finite
 
-DIM, STEP_SIZE, ITERATIONS = 2, 0.1, 150
+DIM, STEP_SIZE, ITERATIONS = 2, 0.1, 400
 TARGET_MEAN, TARGET_VARIANCE = np.array([1.0, -0.5]), np.array([0.5, 2.0])
 POTENTIAL = potentials.icnn(DIM, width=3)
 
@@ -47,8 +47,8 @@ def _standard_sample(key, num):
 def flow():
     """Three steps, as one scan: the function that runs them, start, end, infos."""
     with jax.enable_x64(True):
-        method = icnn_jko(POTENTIAL, _energy(), _optimiser(), num_iterations=ITERATIONS, batch=256)
-        start = method.init((jax.random.key(1), _standard_sample(jax.random.key(0), 2048)))
+        method = icnn_jko(POTENTIAL, _energy(), _optimiser(), num_iterations=ITERATIONS, batch=512)
+        start = method.init((jax.random.key(1), _standard_sample(jax.random.key(0), 8192)))
         run = jax.jit(lambda key, state: evolve(method, key, state, jnp.full(3, STEP_SIZE)))
         return run, start, *run(jax.random.key(2), start)
 

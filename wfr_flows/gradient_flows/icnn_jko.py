@@ -9,7 +9,7 @@ import optax
 
 from wfr_flows.dynamics import Trajectory
 from wfr_flows.gradient_flows.functionals import Functional, LogDensity
-from wfr_flows.measures import Particles, moments, with_moments
+from wfr_flows.measures import Particles, centre_and_scale, moments, with_moments
 from wfr_flows.numerics import in_blocks
 from wfr_flows.potentials import ConvexPotential, pull_back, push_forward
 from wfr_flows.training import Method
@@ -118,7 +118,7 @@ def icnn_jko(
     def init(start: tuple[Key, Sample]) -> JKOState:
         key, sample = start
         params = potential.init(key)
-        one = ConvexMap(params, *_frame(sample.particles))
+        one = ConvexMap(params, *centre_and_scale(sample.particles))
         maps = None if fresh is None else jax.tree.map(lambda leaf: jnp.stack([leaf] * num_steps), one)
         sample = sample._replace(particles=sample.particles.normalise())
         return JKOState(sample, params, maps, jnp.zeros((), jnp.int32))
@@ -130,8 +130,8 @@ def icnn_jko(
     def minimise(key: Key, frame: ConvexMap, sample: Sample, step_size: Scalar) -> tuple[Params, Array]:
         draw = _batches(sample, batch)
 
-        def update(carry, key: Key):
-            params, state = carry
+        def update(now, key: Key):
+            params, state = now
             value, gradient = jax.value_and_grad(loss)(params, frame, draw(key), step_size)
             change, state = optimiser.update(gradient, state, params)
             return (potential.project(optax.apply_updates(params, change)), state), value
@@ -147,15 +147,13 @@ def icnn_jko(
             sample = carry(potential, state.maps, fresh(draw_key))
         step_size = jnp.asarray(step_size, sample.log_density.dtype)
         start = potential.init(start_key) if restart else state.params
-        learned = ConvexMap(start, *_frame(sample.particles))
+        learned = ConvexMap(start, *centre_and_scale(sample.particles))
         params, values = minimise(key, learned, sample, step_size)
         learned = learned._replace(params=params)
         moved, transport = _moved(potential, learned, sample)
-        maps = (
-            ()
-            if fresh is None
-            else jax.tree.map(lambda a, new: a.at[state.step].set(new), state.maps, learned)
-        )
+        maps = state.maps
+        if fresh is not None:
+            maps = jax.tree.map(lambda every, new: every.at[state.step].set(new), maps, learned)
         info = JKOInfo(learned, functional(*moved), transport / step_size, values)
         return JKOState(moved, params, maps, state.step + 1), info
 
@@ -208,8 +206,8 @@ def flow_log_density(
       x: ``[n, d]``.
     """
 
-    def body(carried: tuple[Array, Array], one: ConvexMap):
-        y, log_det = carried
+    def body(now: tuple[Array, Array], one: ConvexMap):
+        y, log_det = now
 
         def back(some: Float[Array, "m d"]) -> tuple[Array, Array]:
             before = pull_back(potential, one.params, (some - one.centre) / one.scale)
@@ -257,9 +255,3 @@ def _batches(sample: Sample, size: int) -> Callable[[Key], Sample]:
         return some._replace(particles=particles)
 
     return draw
-
-
-def _frame(particles: Particles) -> tuple[Float[Array, " d"], Scalar]:
-    mean, covariance = moments(particles)
-    variance = jnp.trace(covariance) / mean.shape[0]
-    return mean, jnp.sqrt(jnp.where(variance > 0, variance, 1.0))

@@ -22,7 +22,7 @@ from wfr_flows.gradient_flows.saddle import (
     saddle,
     value_of,
 )
-from wfr_flows.measures import Particles, moments
+from wfr_flows.measures import Particles, centre_and_scale
 from wfr_flows.numerics import in_blocks
 from wfr_flows.training import Method, MinimaxState
 from wfr_flows.typing import Array, ArrayLike, Float, Key, Params, Scalar
@@ -194,7 +194,7 @@ def _step(scheme: _Scheme, key: Key, state: FlowState, step_size: ArrayLike) -> 
     implicit = step_size * (1 + growth) / (1 + 2 * growth)
     move = Move(
         transport.init(start_key) if scheme.restart else state.map_params,
-        *_frame(state.particles),
+        *centre_and_scale(state.particles),
         growth**2 / (1 + 2 * growth),
         step_size if scheme.forward_backward else jnp.zeros_like(step_size),
         _first(state.particles, scheme.num_sources),
@@ -315,13 +315,6 @@ def _apply(transport: TransportMap, move: Move, x: Float[Array, "n d"], key: Key
 
 def _in_blocks(transport: TransportMap, move: Move, x: Float[Array, "n d"]) -> Float[Array, "n d"]:
     return in_blocks(lambda some: _apply(transport, move, some), x, _ROW_LENGTH)
-
-
-def _frame(measure: Particles) -> tuple[Float[Array, " d"], Scalar]:
-    """Mean and standard deviation, the latter of all coordinates together; 1 for a single point."""
-    mean, covariance = moments(measure)
-    variance = jnp.trace(covariance) / mean.shape[0]
-    return mean, jnp.sqrt(jnp.where(variance > 0, variance, 1.0))
 
 
 def _first(measure: Particles, num: int | None) -> Particles:

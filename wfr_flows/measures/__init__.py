@@ -6,6 +6,7 @@ from wfr_flows.measures.distributions import Distribution, empirical, gaussian, 
 from wfr_flows.measures.ornstein_uhlenbeck import ornstein_uhlenbeck
 from wfr_flows.measures.particles import (
     Particles,
+    centre_and_scale,
     equally_weighted,
     moments,
     padded,
@@ -34,6 +35,7 @@ __all__ = [
     "barenblatt",
     "barenblatt_radius",
     "by_time",
+    "centre_and_scale",
     "checkerboard",
     "circles",
     "eight_gaussians",
