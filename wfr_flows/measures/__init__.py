@@ -1,8 +1,19 @@
 """What flows act on: weighted particles, exact distributions, named examples, file readers."""
 
+from wfr_flows.measures.barenblatt import barenblatt, barenblatt_radius
 from wfr_flows.measures.builtin import BUILTIN, gaussian_mixture_1d
 from wfr_flows.measures.distributions import Distribution, empirical, gaussian, mixture, standard_normal
-from wfr_flows.measures.particles import Particles, equally_weighted, moments, padded, particles, resample
+from wfr_flows.measures.ornstein_uhlenbeck import ornstein_uhlenbeck
+from wfr_flows.measures.particles import (
+    Particles,
+    centre_and_scale,
+    equally_weighted,
+    moments,
+    padded,
+    particles,
+    resample,
+    with_moments,
+)
 from wfr_flows.measures.readers import read_particles, read_with_column, write_annotated
 from wfr_flows.measures.snapshots import Snapshots, by_time
 from wfr_flows.measures.toys import (
@@ -14,13 +25,17 @@ from wfr_flows.measures.toys import (
     swissroll,
     two_spirals,
 )
+from wfr_flows.measures.uniform import uniform_ball, uniform_box
 
 __all__ = [
     "BUILTIN",
     "Distribution",
     "Particles",
     "Snapshots",
+    "barenblatt",
+    "barenblatt_radius",
     "by_time",
+    "centre_and_scale",
     "checkerboard",
     "circles",
     "eight_gaussians",
@@ -31,6 +46,7 @@ __all__ = [
     "mixture",
     "moments",
     "moons",
+    "ornstein_uhlenbeck",
     "padded",
     "particles",
     "pinwheel",
@@ -40,5 +56,8 @@ __all__ = [
     "standard_normal",
     "swissroll",
     "two_spirals",
+    "uniform_ball",
+    "uniform_box",
+    "with_moments",
     "write_annotated",
 ]

@@ -104,6 +104,31 @@ def moments(measure: Particles) -> tuple[Float[Array, " d"], Float[Array, "d d"]
     return mean, jnp.dot((weight[:, None] * apart).T, apart, precision="highest")
 
 
+def centre_and_scale(measure: Particles) -> tuple[Float[Array, " d"], Scalar]:
+    """Mean, and the standard deviation of all coordinates together; 1 for a single point."""
+    mean, covariance = moments(measure)
+    variance = jnp.trace(covariance) / mean.shape[0]
+    return mean, jnp.sqrt(jnp.where(variance > 0, variance, 1.0))
+
+
+def with_moments(measure: Particles, mean: Float[Array, " d"], covariance: Float[Array, "d d"]) -> Particles:
+    """The measure, moved by an affine map so that its mean and covariance are the given ones.
+
+    Where those of its law are known, means over it of polynomials of degree two are then exact.
+
+    Args:
+      measure: more than ``d`` particles, with a covariance of full rank.
+      mean: ``[d]``.
+      covariance: ``[d, d]``, symmetric positive definite.
+    """
+    now, spread = moments(measure)
+    factor = jnp.linalg.cholesky(covariance)
+    standard = jax.scipy.linalg.solve_triangular(
+        jnp.linalg.cholesky(spread), (measure.position - now).T, lower=True
+    )
+    return measure._replace(position=mean + jnp.dot(factor, standard, precision="highest").T)
+
+
 def equally_weighted(position: Float[Array, "n d"]) -> Particles:
     """Mass 1 in equal shares."""
     num = position.shape[0]

@@ -33,6 +33,45 @@ def symmetric_kl(log_p: Float[Array, "*s"], log_q: Float[Array, "*s"], weights: 
     return jnp.sum(weights * (jnp.exp(log_p) - jnp.exp(log_q)) * (log_p - log_q))
 
 
+def sampled_symmetric_kl(
+    p: Particles, q: Particles, log_ratio: Callable[[Float[Array, "n d"]], Float[Array, " n"]]
+) -> Scalar:
+    """``KL(p|q) + KL(q|p) = E_p[log p/q] - E_q[log p/q]`` over samples of both.
+
+    Args:
+      p, q: weighted samples, of any mass.
+      log_ratio: ``x: [n, d] -> log p(x) - log q(x)``, of normalised densities; for particles without density,
+        that of `kernel_density`.
+
+    >>> p, q = Particles(jnp.zeros((1, 1)), jnp.zeros(1)), Particles(jnp.ones((1, 1)), jnp.zeros(1))
+    >>> sampled_symmetric_kl(p, q, lambda x: 0.5 - x[:, 0])
+    Array(1., dtype=float32)
+    """
+    means = (jnp.vdot(m.normalise().weight, log_ratio(m.position)) for m in (p, q))
+    return next(means) - next(means)
+
+
+def gaussian_symmetric_kl(
+    p_mean: Float[Array, " d"],
+    p_covariance: Float[Array, "d d"],
+    q_mean: Float[Array, " d"],
+    q_covariance: Float[Array, "d d"],
+) -> Scalar:
+    """``KL(p|q) + KL(q|p)`` of two Gaussians, with symmetric positive definite covariances ``P`` and ``Q``.
+
+    ``½ tr(P⁻¹Q + Q⁻¹P - 2I) + ½ δᵀ(P⁻¹ + Q⁻¹)δ`` with ``δ`` the difference of the means.
+
+    >>> gaussian_symmetric_kl(jnp.zeros(1), jnp.eye(1), jnp.ones(1), jnp.eye(1))
+    Array(1., dtype=float32)
+    """
+    apart = (p_mean - q_mean)[:, None]
+    p_share, q_share = (
+        jnp.trace(jax.scipy.linalg.solve(one, other + apart * apart.T - one, assume_a="pos"))
+        for one, other in ((p_covariance, q_covariance), (q_covariance, p_covariance))
+    )
+    return 0.5 * (p_share + q_share)
+
+
 def kernel_density(
     measure: Particles, bandwidth: ArrayLike | None = None
 ) -> Callable[[Float[Array, " d"]], Scalar]:

@@ -1,4 +1,4 @@
-"""Stateless mathematics: cone functions with their limits, pairwise costs, quadrature, weighted draws."""
+"""Stateless mathematics: cone functions, f-divergences, costs, determinants, quadrature, weighted draws."""
 
 from wfr_flows.numerics.blocks import in_blocks
 from wfr_flows.numerics.cone import (
@@ -10,21 +10,45 @@ from wfr_flows.numerics.cone import (
     sinc_squared,
 )
 from wfr_flows.numerics.costs import squared_distance, transport_cost
+from wfr_flows.numerics.f_divergence import (
+    FDivergence,
+    alpha_divergence,
+    chi_squared,
+    donsker_varadhan,
+    generalized_entropy,
+    jensen_shannon,
+    kl,
+    lower_bound,
+    reverse_kl,
+)
+from wfr_flows.numerics.log_det import log_det, signs, stochastic_log_det
 from wfr_flows.numerics.quadrature import simpson_weights
 from wfr_flows.numerics.sampling import inverse_distribution, lattice, running_total
 
 __all__ = [
+    "FDivergence",
     "REACH",
+    "alpha_divergence",
     "arcsinc_squared",
+    "chi_squared",
+    "donsker_varadhan",
+    "generalized_entropy",
     "in_blocks",
     "inverse_alpha",
     "inverse_distribution",
+    "jensen_shannon",
+    "kl",
     "lattice",
     "log_cos_ratio",
+    "log_det",
+    "lower_bound",
+    "reverse_kl",
     "running_total",
     "saturate",
+    "signs",
     "simpson_weights",
     "sinc_squared",
     "squared_distance",
+    "stochastic_log_det",
     "transport_cost",
 ]

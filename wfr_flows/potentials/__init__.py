@@ -1,11 +1,14 @@
-"""Scalar potentials with their gradient, Laplacian and time derivative."""
+"""Scalar potentials with their gradient, Laplacian and time derivative; convex ones with their Hessian."""
 
 from wfr_flows.potentials.base import InitFn, Jet, JetFn, Potential, ValueFn, from_function
+from wfr_flows.potentials.icnn import ConvexJet, ConvexPotential, icnn, pull_back, push_forward
 from wfr_flows.potentials.mlp import SiluNetwork, mlp
 from wfr_flows.potentials.quadratic import quadratic
 from wfr_flows.potentials.resnet import resnet
 
 __all__ = [
+    "ConvexJet",
+    "ConvexPotential",
     "InitFn",
     "Jet",
     "JetFn",
@@ -13,7 +16,10 @@ __all__ = [
     "SiluNetwork",
     "ValueFn",
     "from_function",
+    "icnn",
     "mlp",
+    "pull_back",
+    "push_forward",
     "quadratic",
     "resnet",
 ]

@@ -16,10 +16,12 @@ class SiluNetwork(nn.Module):
     Attributes:
       widths: of the layers between.
       outputs: of the last layer.
+      dropout: share of the units of a layer that is left out where a generator of that name is given.
     """
 
     widths: Sequence[int]
     outputs: int
+    dropout: float = 0.0
 
     @nn.compact
     def __call__(self, inputs: Array) -> Array:
@@ -27,6 +29,8 @@ class SiluNetwork(nn.Module):
         dtype = jnp.result_type(float)
         for width in self.widths:
             inputs = nn.silu(nn.Dense(width, dtype=dtype, param_dtype=dtype)(inputs))
+            if self.dropout > 0:
+                inputs = nn.Dropout(self.dropout, deterministic=not self.has_rng("dropout"))(inputs)
         start = nn.initializers.zeros
         return nn.Dense(self.outputs, dtype=dtype, param_dtype=dtype, kernel_init=start)(inputs)
 

@@ -1,18 +1,25 @@
-"""Scan-based training of immutable trees: methods, the loop, checkpoints."""
+"""Scan-based training of immutable trees: methods, saddle points, the loop, checkpoints."""
 
 from wfr_flows.training.checkpoint import latest_step, restore, save
 from wfr_flows.training.loop import Chunk, NonFiniteError, run
 from wfr_flows.training.method import LossFn, Method, TrainState, gradient_method, is_finite
+from wfr_flows.training.minimax import AscentFn, DescentFn, MinimaxInfo, MinimaxState, ShowFn, minimax
 
 __all__ = [
+    "AscentFn",
     "Chunk",
+    "DescentFn",
     "LossFn",
     "Method",
+    "MinimaxInfo",
+    "MinimaxState",
     "NonFiniteError",
+    "ShowFn",
     "TrainState",
     "gradient_method",
     "is_finite",
     "latest_step",
+    "minimax",
     "restore",
     "run",
     "save",

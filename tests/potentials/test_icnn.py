@@ -1,0 +1,127 @@
+"""The input-convex network: its jet against automatic differentiation, convexity, the inverse map."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import central_difference, random_like, single_precision
+
+from wfr_flows import potentials
+from wfr_flows.numerics import signs, stochastic_log_det
+from wfr_flows.potentials import icnn, pull_back, push_forward
+
+SHAPES = {
+    "line": {"dim": 1, "depth": 1, "rank": 2},
+    "affine": {"dim": 2, "depth": 2, "rank": 0},
+    "deep": {"dim": 3, "depth": 3, "rank": 1, "scale": 2.0},
+}
+
+
+@pytest.fixture(scope="module", params=SHAPES)
+def trained(request):
+    """A network with parameters that are nowhere zero, points, and what `push_forward` makes of them."""
+    with jax.enable_x64(True):
+        shape = SHAPES[request.param]
+        potential = icnn(width=6, **shape)
+        params = potential.init(jax.random.key(0))
+        params = jax.tree.map(lambda a, e: a + 0.3 * e, params, random_like(jax.random.key(1), params))
+        params = potential.project(params)
+        x = 1.5 * jax.random.normal(jax.random.key(2), (7, shape["dim"]))
+        return potential, params, x, jax.jit(lambda p, x: push_forward(potential, p, x))
+
+
+def test_jet_and_log_det_equal_automatic_differentiation(trained):
+    potential, params, x, push = trained
+    jet = jax.jit(jax.vmap(potential.jet, (None, 0)))(params, x)
+    gradient = jax.jit(jax.vmap(jax.grad(potential.value, 1), (None, 0)))(params, x)
+    hessian = jax.jit(jax.vmap(jax.hessian(potential.value, 1), (None, 0)))(params, x)
+    np.testing.assert_allclose(jet.gradient, gradient, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(jet.hessian, hessian, rtol=1e-12, atol=1e-12)
+    y, log_det = push(params, x)
+    np.testing.assert_allclose(y, gradient, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(log_det, np.linalg.slogdet(hessian)[1], rtol=1e-10, atol=1e-10)
+
+
+def test_hessian_is_positive_definite(trained):
+    potential, params, x, _ = trained
+    hessian = jax.jit(jax.vmap(potential.jet, (None, 0)))(params, 10 * x).hessian
+    np.testing.assert_allclose(hessian, hessian.mT, rtol=1e-12)
+    assert jnp.linalg.eigvalsh(hessian).min() > 0
+
+
+def test_inverse_and_its_derivative(trained):
+    potential, params, x, push = trained
+    y, _ = push(params, x)
+    inverse = jax.jit(lambda p, y: pull_back(potential, p, y))
+    np.testing.assert_allclose(inverse(params, y), x, atol=1e-8)
+
+    def read(p, y):
+        return jnp.sum(jnp.sin(pull_back(potential, p, y)))
+
+    by_params, by_y = jax.jit(jax.grad(read, (0, 1)))(params, y)
+    along = random_like(jax.random.key(3), (params, y))
+    moved = jax.jit(lambda h: read(*jax.tree.map(lambda a, e: a + h * e, (params, y), along)))
+    slope = sum(
+        jnp.vdot(a, b) for a, b in zip(*map(jax.tree.leaves, ((by_params, by_y), along)), strict=True)
+    )
+    np.testing.assert_allclose(slope, central_difference(moved, 0.0), rtol=1e-6)
+
+
+def test_single_precision(trained):
+    potential, params, x, push = trained
+    y, log_det = push(*single_precision((params, x)))
+    assert y.dtype == log_det.dtype == jnp.float32
+    for ours, exact in zip((y, log_det), push(params, x), strict=True):
+        np.testing.assert_allclose(ours, exact, rtol=2e-4, atol=2e-4)
+    np.testing.assert_allclose(pull_back(potential, *single_precision((params, y))), x, atol=2e-3)
+
+
+def test_it_begins_as_the_identity(key):
+    potential = icnn(4, width=5, depth=2)
+    x = jax.random.normal(key, (3, 4))
+    y, log_det = push_forward(potential, potential.init(key), x)
+    np.testing.assert_allclose(y, x, rtol=1e-14)
+    np.testing.assert_allclose(log_det, 0.0, atol=1e-14)
+
+
+def test_projection_is_the_nearest_convex_network(key):
+    potential = icnn(2, width=4, depth=2)
+    params = random_like(key, potential.init(key))
+    projected = potential.project(params)
+    for name in params:
+        positive = name == "readout" or name.startswith("dense")
+        expected = jnp.maximum(params[name], 0.0) if positive else params[name]
+        np.testing.assert_array_equal(projected[name], expected)
+
+
+def test_all_of_it_in_128_dimensions(key):
+    potential = icnn(128, width=4)
+    start = potential.init(key)
+    params = jax.tree.map(lambda a, e: a + 0.01 * e, start, random_like(key, start))
+    params = potential.project(params | {"readout": jnp.full(4, 0.5)})
+    x = jax.random.normal(key, (1, 128))
+    hessian = jax.jit(jax.hessian(potential.value, 1))(params, x[0])
+    _, log_det = push_forward(potential, params, x)
+    np.testing.assert_allclose(log_det[0], np.linalg.slogdet(hessian)[1], rtol=1e-10)
+
+    def product(v):
+        return jax.jvp(lambda y: potential.jet(params, y).gradient, (x[0],), (v,))[1]
+
+    estimate = jax.jit(lambda probes: stochastic_log_det(product, probes, num_steps=16))(signs(key, 64, 128))
+    np.testing.assert_allclose(estimate, log_det[0], atol=0.5)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"dim": 0}, "dim is 0"),
+        ({"dim": 1, "width": 0}, "width is 0"),
+        ({"dim": 1, "depth": 0}, "depth is 0"),
+        ({"dim": 1, "rank": -1}, "rank is -1"),
+        ({"dim": 1, "scale": 0.0}, "scale is 0"),
+        ({"dim": 1, "strong_convexity": 0.0}, "strong_convexity is 0"),
+    ],
+)
+def test_sizes_out_of_range_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        potentials.icnn(**options)

@@ -1,0 +1,257 @@
+"""JKO steps as gradients of input-convex networks: gradient flows with their density."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from wfr_flows.dynamics import Trajectory
+from wfr_flows.gradient_flows.functionals import Functional, LogDensity
+from wfr_flows.measures import Particles, centre_and_scale, moments, with_moments
+from wfr_flows.numerics import in_blocks
+from wfr_flows.potentials import ConvexPotential, pull_back, push_forward
+from wfr_flows.training import Method
+from wfr_flows.typing import Array, ArrayLike, Float, Int, Key, Params, Scalar
+
+
+class Sample(NamedTuple):
+    """Particles and the log-density of their law at each.
+
+    Attributes:
+      particles: of mass 1.
+      log_density: ``[n]``.
+    """
+
+    particles: Particles
+    log_density: Float[Array, " n"]
+
+
+class ConvexMap(NamedTuple):
+    """``T(x) = c + s ∇ψ((x - c)/s)``; those of many steps, stacked, are a flow.
+
+    Attributes:
+      params: of ``ψ``.
+      centre, scale: ``c`` and ``s``, mean and spread of the law that the map was learned on.
+    """
+
+    params: Params
+    centre: Float[Array, " d"]
+    scale: Scalar
+
+
+class JKOState(NamedTuple):
+    """What the next step needs.
+
+    Attributes:
+      sample: of ``ρ_k``.
+      params: where the next step begins.
+      maps: with fresh samples only, ``[num_steps]`` maps, the identity from ``step`` on; else None.
+      step: ``k``.
+    """
+
+    sample: Sample
+    params: Params
+    maps: ConvexMap | None
+    step: Int[Array, ""]
+
+
+class JKOInfo(NamedTuple):
+    """Diagnostics of a step.
+
+    Attributes:
+      map: what it learned.
+      energy: ``F(ρ_(k+1))`` over all particles.
+      transport: ``W₂²(ρ_k, ρ_(k+1))/2h``; ``energy + transport`` is the objective.
+      loss: ``[num_iterations]`` objectives of the inner iterations.
+    """
+
+    map: ConvexMap
+    energy: Scalar
+    transport: Scalar
+    loss: Float[Array, " i"]
+
+
+def icnn_jko(
+    potential: ConvexPotential,
+    functional: Functional,
+    optimiser: optax.GradientTransformation,
+    *,
+    num_iterations: int = 200,
+    batch: int = 1024,
+    restart: bool = False,
+    fresh: Callable[[Key], Sample] | None = None,
+    num_steps: int = 0,
+) -> Method:
+    """Steps ``ρ_(k+1) = ∇ψ#ρ_k``, ``ψ`` of ``min_ψ E|∇ψ(x) - x|²/2h + F(∇ψ#ρ_k)`` ([JKO] eqs. 9-10).
+
+    Every step minimises over batches of one sample of ``ρ_k``, with exact log-determinants, and moves all of
+    it once, at the end: ``K`` steps cost ``O(K)``, and all are the same compiled function. `evolve` and
+    `training.run` scan them.
+
+    Args:
+      potential: ``ψ``, for points of mean 0 and spread 1.
+      functional: ``F``.
+      optimiser: an optax transformation, begun anew in every step; let its rate fall to 0 over
+        ``num_iterations``.
+      num_iterations: updates in a step.
+      batch: how many neighbours of the sample an update sees, from a random place on, moved to its mean and
+        covariance; all of it if it has no more. So let them lie in random order, or evenly spread.
+      restart: begin every step at the identity, not where the last one ended.
+      fresh: ``key -> Sample`` of ``ρ_0``, to carry a new sample through all maps at every step. The default
+        keeps the first one.
+      num_steps: how many steps there may be, with ``fresh``.
+
+    Returns:
+      A `training.Method`: ``init((key, sample)) -> JKOState`` and
+      ``step(key, state, step_size) -> (JKOState, JKOInfo)`` for any step size ``h > 0``.
+
+    Raises:
+      ValueError: counts below 1, ``num_steps`` without ``fresh``, or the reverse.
+    """
+    if num_iterations < 1 or batch < 1:
+        raise ValueError(f"num_iterations is {num_iterations} and batch {batch}; give at least 1.")
+    if (fresh is None) != (num_steps == 0) or num_steps < 0:
+        raise ValueError(f"num_steps is {num_steps}; give how many there may be with fresh, and 0 without.")
+
+    def init(start: tuple[Key, Sample]) -> JKOState:
+        key, sample = start
+        params = potential.init(key)
+        one = ConvexMap(params, *centre_and_scale(sample.particles))
+        maps = None if fresh is None else jax.tree.map(lambda leaf: jnp.stack([leaf] * num_steps), one)
+        sample = sample._replace(particles=sample.particles.normalise())
+        return JKOState(sample, params, maps, jnp.zeros((), jnp.int32))
+
+    def loss(params: Params, frame: ConvexMap, sample: Sample, step_size: Scalar) -> Scalar:
+        moved, transport = _moved(potential, frame._replace(params=params), sample)
+        return transport / step_size + functional(*moved)
+
+    def minimise(key: Key, frame: ConvexMap, sample: Sample, step_size: Scalar) -> tuple[Params, Array]:
+        draw = _batches(sample, batch)
+
+        def update(now, key: Key):
+            params, state = now
+            value, gradient = jax.value_and_grad(loss)(params, frame, draw(key), step_size)
+            change, state = optimiser.update(gradient, state, params)
+            return (potential.project(optax.apply_updates(params, change)), state), value
+
+        start = frame.params, optimiser.init(frame.params)
+        (params, _), values = jax.lax.scan(update, start, jax.random.split(key, num_iterations))
+        return params, values
+
+    def step(key: Key, state: JKOState, step_size: ArrayLike) -> tuple[JKOState, JKOInfo]:
+        start_key, draw_key, key = jax.random.split(key, 3)
+        sample = state.sample
+        if fresh is not None and state.maps is not None:
+            sample = carry(potential, state.maps, fresh(draw_key))
+        step_size = jnp.asarray(step_size, sample.log_density.dtype)
+        start = potential.init(start_key) if restart else state.params
+        learned = ConvexMap(start, *centre_and_scale(sample.particles))
+        params, values = minimise(key, learned, sample, step_size)
+        learned = learned._replace(params=params)
+        moved, transport = _moved(potential, learned, sample)
+        maps = state.maps
+        if fresh is not None:
+            maps = jax.tree.map(lambda every, new: every.at[state.step].set(new), maps, learned)
+        info = JKOInfo(learned, functional(*moved), transport / step_size, values)
+        return JKOState(moved, params, maps, state.step + 1), info
+
+    return Method(init, step)
+
+
+def carry(potential: ConvexPotential, maps: ConvexMap, sample: Sample) -> Sample:
+    """A sample of ``ρ_0``, carried through stacked maps."""
+    return jax.lax.scan(lambda now, one: (_moved(potential, one, now)[0], None), sample, maps)[0]
+
+
+def trajectory(
+    potential: ConvexPotential, maps: ConvexMap, particles: Particles, time: Float[Array, " k+1"]
+) -> Trajectory:
+    """Particles of ``ρ_0`` and what every step makes of them.
+
+    ``log ρ_k`` at the positions is ``log ρ_0`` at the first ones minus ``log_det[k]``.
+
+    Args:
+      potential, maps: the flow; ``k`` stacked maps.
+      particles: of ``ρ_0``.
+      time: ``[k + 1]``, the sums of the step sizes from 0 on.
+    """
+
+    def body(now: Sample, one: ConvexMap):
+        after, _ = _moved(potential, one, now)
+        return after, (after.particles.position, -after.log_density)
+
+    start = Sample(particles, jnp.zeros_like(particles.log_weight))
+    _, (position, log_det) = jax.lax.scan(body, start, maps)
+    return Trajectory(
+        time,
+        jnp.concatenate([particles.position[None], position]),
+        jnp.broadcast_to(particles.log_weight, (time.shape[0], particles.log_weight.size)),
+        jnp.concatenate([start.log_density[None], log_det]),
+    )
+
+
+def flow_log_density(
+    potential: ConvexPotential,
+    maps: ConvexMap,
+    source_log_density: LogDensity,
+    x: Float[Array, "n d"],
+) -> Float[Array, " n"]:
+    """``log ρ_k`` at any points, by the inverse maps; NaN where an inverse has not converged.
+
+    Args:
+      potential, maps: the flow; ``k`` stacked maps.
+      source_log_density: ``x: [d] -> log ρ_0(x)``.
+      x: ``[n, d]``.
+    """
+
+    def body(now: tuple[Array, Array], one: ConvexMap):
+        y, log_det = now
+
+        def back(some: Float[Array, "m d"]) -> tuple[Array, Array]:
+            before = pull_back(potential, one.params, (some - one.centre) / one.scale)
+            return one.centre + one.scale * before, push_forward(potential, one.params, before)[1]
+
+        before, more = in_blocks(back, y, _row_length(one))
+        return (before, log_det + more), None
+
+    (start, log_det), _ = jax.lax.scan(body, (x, jnp.zeros(x.shape[0], x.dtype)), maps, reverse=True)
+    return jax.vmap(source_log_density)(start) - log_det
+
+
+def _moved(potential: ConvexPotential, one: ConvexMap, sample: Sample) -> tuple[Sample, Scalar]:
+    """The sample after a map, and ``½ E|T(x) - x|²``."""
+    particles, log_density = sample
+    standard = (particles.position - one.centre) / one.scale
+    y, log_det = in_blocks(lambda x: push_forward(potential, one.params, x), standard, _row_length(one))
+    transport = 0.5 * one.scale**2 * jnp.vdot(particles.weight, jnp.sum((y - standard) ** 2, axis=1))
+    moved = particles._replace(position=one.centre + one.scale * y)
+    return Sample(moved, log_density - log_det), transport
+
+
+def _row_length(one: ConvexMap) -> int:
+    """Numbers of one particle on its way through the network."""
+    return max(leaf.size for leaf in jax.tree.leaves(one.params))
+
+
+def _batches(sample: Sample, size: int) -> Callable[[Key], Sample]:
+    """Draws of neighbours, beyond the last comes the first, moved to the mean and covariance of the sample.
+
+    For affine maps and quadratic energies the objective is then that of the whole sample, without noise.
+    """
+    num, dim = sample.particles.position.shape
+    if num <= size:
+        return lambda key: sample
+    ring = jax.tree.map(lambda leaf: jnp.concatenate([leaf, leaf[: size - 1]]), sample)
+    mean, covariance = moments(sample.particles)
+
+    def draw(key: Key) -> Sample:
+        first = jax.random.randint(key, (), 0, num)
+        some = jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, first, size), ring)
+        particles = some.particles.normalise()
+        if size > 2 * dim:
+            particles = with_moments(particles, mean, covariance)
+        return some._replace(particles=particles)
+
+    return draw

@@ -1,0 +1,263 @@
+"""Input-convex networks with gradient and Hessian in closed form, and the inverse of the gradient."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from wfr_flows.numerics import log_det
+from wfr_flows.typing import Array, Float, Key, Params, Scalar
+
+
+class ConvexJet(NamedTuple):
+    """A convex potential and its derivatives at one point.
+
+    Attributes:
+      value: ``ψ(x)``.
+      gradient: ``∇ψ(x)``, ``[d]``.
+      hessian: ``∇²ψ(x)``, ``[d, d]``, symmetric positive definite.
+    """
+
+    value: Scalar
+    gradient: Float[Array, " d"]
+    hessian: Float[Array, "d d"]
+
+
+class ConvexPotential(NamedTuple):
+    """A strongly convex ``ψ(x)`` as pure functions; its gradient is an invertible map.
+
+    Attributes:
+      init: ``key -> params``, with which ``∇ψ`` is the identity.
+      value: ``(params, x: [d]) -> scalar`` for one particle; batch it with `jax.vmap`.
+      jet: ``(params, x: [d]) -> ConvexJet``; what is not used of it is not computed.
+      project: ``params -> params``, the nearest with which ``ψ`` is convex; to be called after every update.
+    """
+
+    init: Callable[[Key], Params]
+    value: Callable[[Params, Float[Array, " d"]], Scalar]
+    jet: Callable[[Params, Float[Array, " d"]], ConvexJet]
+    project: Callable[[Params], Params]
+
+
+class _Layer(NamedTuple):
+    # Convex quadratics ½xᵀMx + bᵀx + c and the non-negative weights of the layer before.
+    curvature: Float[Array, "w d d"]
+    linear: Float[Array, "w d"]
+    bias: Float[Array, " w"]
+    dense: Float[Array, "w w"] | None
+
+
+class _Units(NamedTuple):
+    # Of one layer at one point: σ(u), σ′(u), σ″(u) with σ the softplus, and ∇u before the layers below count.
+    value: Float[Array, " w"]
+    slope: Float[Array, " w"]
+    bend: Float[Array, " w"]
+    own: Float[Array, "w d"]
+
+
+def icnn(
+    dim: int,
+    *,
+    width: int = 64,
+    depth: int = 1,
+    rank: int = 1,
+    scale: float = 1.0,
+    strong_convexity: float = 1e-6,
+) -> ConvexPotential:
+    """A DenseICNN beside a full quadratic ([JKO] section 5, appendix B), the identity map at the start.
+
+    ``ψ(x) = vᵀh_L + ½|Rᵀx|² + rᵀx + ½ε|x|²`` with ``h_l = σ(W_l h_{l-1} + q_l(x))``, ``h_0 = 0``, the
+    softplus ``σ`` and convex quadratics ``q(x) = ½Σ_r (a_r·x)² + b·x + c``; ``v, W ≥ 0``. With adjoints
+    ``z_L = v``, ``z_{l-1} = W_lᵀ(σ′(u_l)⊙z_l)`` the derivatives are closed-form:
+    ``∇ψ = Σ_l Σ_i (z_l σ′(u_l))_i ∇q_{l,i} + (RRᵀ + ε)x + r`` and
+    ``∇²ψ = Σ_l Σ_i [(z_l σ″(u_l))_i ∇u_{l,i}∇u_{l,i}ᵀ + (z_l σ′(u_l))_i ∇²q_{l,i}] + RRᵀ + ε``.
+    The published network begins with a layer without activation, which these quadratics contain.
+    The cost per particle is ``O(w d²)``, and ``O(w² d)`` more for every layer after the first.
+
+    Args:
+      dim: dimension ``d >= 1``.
+      width: ``w``, units of a layer.
+      depth: ``L``, layers.
+      rank: squares in every quadratic; 0 leaves affine functions.
+      scale: typical size of a coordinate; the units of the start bend within twice that of the origin.
+      strong_convexity: ``ε > 0``.
+
+    Returns:
+      A `ConvexPotential` whose parameters are a flat dict in jax's default float type: for layer ``l``
+      ``factor_l`` ``[w, rank, d]``, ``linear_l`` ``[w, d]``, ``bias_l`` ``[w]``, ``dense_l`` ``[w, w]``; and
+      ``readout`` ``[w]``, ``root`` ``[d, d]``, ``shift`` ``[d]``.
+
+    Raises:
+      ValueError: a size out of range, or ``scale`` or ``strong_convexity`` not positive and finite.
+    """
+    for name, size, least in (("dim", dim, 1), ("width", width, 1), ("depth", depth, 1), ("rank", rank, 0)):
+        if size < least:
+            raise ValueError(f"{name} is {size}; give at least {least}.")
+    if not 0 < scale < float("inf"):
+        raise ValueError(f"scale is {scale}; give a finite number > 0.")
+    if not 0 < strong_convexity < 1:
+        raise ValueError(f"strong_convexity is {strong_convexity}; give a number between 0 and 1.")
+
+    def init(key: Key) -> Params:
+        keys = jax.random.split(key, depth)
+        layers = (_start(k, index, width, rank, dim, scale) for index, k in enumerate(keys))
+        root = (1 - strong_convexity) ** 0.5 * jnp.eye(dim, dtype=jnp.result_type(float))
+        rest = {"readout": jnp.zeros(width, root.dtype), "root": root, "shift": jnp.zeros(dim, root.dtype)}
+        return {name: leaf for layer in (*layers, rest) for name, leaf in layer.items()}
+
+    def jet(params: Params, x: Float[Array, " d"]) -> ConvexJet:
+        return _jet(params, x, strong_convexity)
+
+    def project(params: Params) -> Params:
+        weights = {"readout"} | {f"dense_{layer}" for layer in range(1, depth)}
+        return {name: jnp.maximum(leaf, 0.0) if name in weights else leaf for name, leaf in params.items()}
+
+    return ConvexPotential(init, lambda params, x: jet(params, x).value, jet, project)
+
+
+def _jet(params: Params, x: Float[Array, " d"], strong_convexity: float) -> ConvexJet:
+    layers = _layers(params)
+    units = _forward(layers, x)
+    root = params["root"]
+    curvature = root @ root.T + strong_convexity * jnp.eye(x.shape[0], dtype=root.dtype)
+    quadratic = x @ curvature
+    value = jnp.vdot(params["readout"], units[-1].value)
+    value = value + 0.5 * jnp.vdot(x, quadratic) + jnp.vdot(params["shift"], x)
+    gradient, hessian = quadratic + params["shift"], curvature
+    passed, chained = params["readout"], _chained(layers, units)
+    for layer, unit, slopes in reversed(list(zip(layers, units, chained, strict=True))):
+        adjoint, passed = passed, passed * unit.slope
+        gradient = gradient + passed @ unit.own
+        bent = (slopes.T * (adjoint * unit.bend)) @ slopes
+        hessian = hessian + bent + jnp.tensordot(passed, layer.curvature, 1)
+        if layer.dense is not None:
+            passed = passed @ layer.dense
+    return ConvexJet(value, gradient, hessian)
+
+
+def _start(key: Key, layer: int, width: int, rank: int, dim: int, scale: float) -> dict[str, Array]:
+    dtype = jnp.result_type(float)
+    keys = jax.random.split(key, 4)
+    unit = 1 / scale
+    direction = jax.random.normal(keys[0], (width, dim), dtype)
+    direction = 2 * direction / jnp.linalg.norm(direction, axis=1, keepdims=True)
+    found = {
+        f"factor_{layer}": 0.1 * unit * jax.random.normal(keys[1], (width, rank, dim), dtype) / dim**0.5,
+        f"linear_{layer}": unit * direction,
+        f"bias_{layer}": jax.random.uniform(keys[2], (width,), dtype, -4.0, 4.0),
+    }
+    if layer > 0:
+        found[f"dense_{layer}"] = jax.random.uniform(keys[3], (width, width), dtype, 0.0, 2 / width)
+    return found
+
+
+def _layers(params: Params) -> list[_Layer]:
+    layers, index = [], 0
+    while f"linear_{index}" in params:
+        factor = params[f"factor_{index}"]
+        layers.append(
+            _Layer(
+                jnp.einsum("wri,wrj->wij", factor, factor),
+                params[f"linear_{index}"],
+                params[f"bias_{index}"],
+                params.get(f"dense_{index}"),
+            )
+        )
+        index += 1
+    return layers
+
+
+def _forward(layers: list[_Layer], x: Float[Array, " d"]) -> list[_Units]:
+    units: list[_Units] = []
+    for layer in layers:
+        bent = jnp.tensordot(x, layer.curvature, (0, 2))
+        before = (0.5 * bent + layer.linear) @ x + layer.bias
+        if layer.dense is not None:
+            before = before + units[-1].value @ layer.dense.T
+        slope = jax.nn.sigmoid(before)
+        bend = slope * jax.nn.sigmoid(-before)
+        units.append(_Units(jax.nn.softplus(before), slope, bend, bent + layer.linear))
+    return units
+
+
+def _chained(layers: list[_Layer], units: list[_Units]) -> list[Float[Array, "w d"]]:
+    """``∇u`` of every unit, the layers below it included."""
+    found: list[Array] = []
+    for index, (layer, unit) in enumerate(zip(layers, units, strict=True)):
+        slopes = unit.own
+        if layer.dense is not None:
+            slopes = slopes + layer.dense @ (units[index - 1].slope[:, None] * found[-1])
+        found.append(slopes)
+    return found
+
+
+def push_forward(
+    potential: ConvexPotential, params: Params, x: Float[Array, "n d"]
+) -> tuple[Float[Array, "n d"], Float[Array, " n"]]:
+    """``∇ψ(x)`` and ``log det ∇²ψ(x)`` of a batch, exactly.
+
+    A density ``ρ`` becomes ``log ρ(x) - log det ∇²ψ(x)`` at ``∇ψ(x)``.
+    """
+    jets = jax.vmap(potential.jet, (None, 0))(params, x)
+    return jets.gradient, log_det(jets.hessian)
+
+
+def pull_back(
+    potential: ConvexPotential,
+    params: Params,
+    y: Float[Array, "n d"],
+    *,
+    tolerance: float | None = None,
+    max_steps: int = 100,
+) -> Float[Array, "n d"]:
+    """The ``x`` with ``∇ψ(x) = y``: the gradient of the convex conjugate ``ψ*`` at ``y``.
+
+    Newton's method from ``x = y`` with the exact Hessian; a step that does not lower ``|∇ψ(x) - y|`` is
+    halved. ``∇ψ`` is strongly monotone, so that this converges from anywhere. Derivatives are those of the
+    implicit function.
+
+    Args:
+      tolerance: of ``|∇ψ(x) - y| / (1 + |y|)``; ``1e-10`` in double precision, ``1e-5`` in single by default.
+      max_steps: Newton steps, halved ones included.
+
+    Returns:
+      ``[n, d]``; NaN where that has not converged.
+    """
+    if tolerance is None:
+        tolerance = 1e-10 if y.dtype == jnp.float64 else 1e-5
+    enough = tolerance * (1 + jnp.linalg.norm(y, axis=1))
+    jets = jax.vmap(potential.jet, (None, 0))
+
+    def newton(jet: ConvexJet, target: Array) -> Array:
+        factor = jax.scipy.linalg.cho_factor(jet.hessian, lower=True)
+        return jax.scipy.linalg.cho_solve(factor, (target - jet.gradient)[..., None])[..., 0]
+
+    def miss(jet: ConvexJet) -> Float[Array, " n"]:
+        return jnp.linalg.norm(jet.gradient - y, axis=1)
+
+    def unfinished(carry) -> Array:
+        _, jet, _, step = carry
+        return (step < max_steps) & jnp.any(miss(jet) > enough)
+
+    def improve(carry):
+        x, jet, share, step = carry
+        trial = x + share[:, None] * newton(jet, y)
+        there = jets(params, trial)
+        better = miss(there) <= (1 - 0.1 * share) * miss(jet)
+        keep = better & (miss(jet) > enough)
+        x, jet = jax.tree.map(
+            lambda new, old: jnp.where(keep.reshape(-1, *[1] * (new.ndim - 1)), new, old),
+            (trial, there),
+            (x, jet),
+        )
+        return x, jet, jnp.where(better, jnp.minimum(1.0, 2 * share), 0.5 * share), step + 1
+
+    start = (y, jets(params, y), jnp.ones_like(enough), 0)
+    x, jet, _, _ = jax.lax.stop_gradient(
+        jax.lax.while_loop(unfinished, improve, jax.lax.stop_gradient(start))
+    )
+    # One step more, in which the derivatives of the implicit function are those of the numerator.
+    again = jets(params, x)
+    found = x + newton(again._replace(hessian=jet.hessian), y)
+    return jnp.where((miss(jet) <= enough)[:, None], found, jnp.nan)
