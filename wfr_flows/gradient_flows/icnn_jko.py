@@ -130,7 +130,7 @@ def icnn_jko(
             potential, functional, state, sample, before._replace(params=params), step_size, values
         )
 
-    return Method(lambda start: _begin(potential, *start, num_steps), step)
+    return Method(lambda start: _begin(potential, start[0], start[1], num_steps), step)
 
 
 def _begin(potential: ConvexPotential, key: Key, sample: Sample, num_steps: int) -> JKOState:
