@@ -151,7 +151,7 @@ def _flow(options: argparse.Namespace, log_density, console: Console) -> tuple[S
     """Samples carried to the end of the flow, and its energy after every step."""
     dim, steps = options.dim, pick(options, "steps", 40, 20)
     iterations = pick(options, "iterations", 300, 100)
-    potential = potentials.icnn(dim, width=options.width, strong_convexity=0.5)
+    potential = potentials.icnn(dim, width=options.width)
     source = measures.gaussian(jnp.zeros(dim), options.start**2 * jnp.eye(dim))
     method = gradient_flows.icnn_jko(
         potential,
