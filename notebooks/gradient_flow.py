@@ -108,7 +108,7 @@ def smoothed_ratio(x):
 print("by simulation:", float(metrics.sampled_symmetric_kl(simulated, exact, smoothed_ratio)))
 
 # %%
-figure = Figure(figsize=(11, 3), layout="constrained")
+figure = Figure(figsize=(11, 3.6), layout="constrained")
 shown = [0, STEPS // 4, STEPS // 2, STEPS]
 for panel, index in zip(figure.subplots(1, 4, sharex=True, sharey=True), shown, strict=True):
     density = sample(fresh).log_density - path.log_det[index]

@@ -28,6 +28,7 @@ PUBLISHED = {
     12: (0.509, 7175),
 }
 START_VARIANCE = 16.0
+SETTINGS = ("width", "depth", "steps", "step_size", "iterations", "strong_convexity")
 
 
 def trial(
@@ -102,9 +103,7 @@ def arguments() -> argparse.Namespace:
 
 def main() -> None:
     options = arguments()
-    settings = {
-        name: getattr(options, name) for name in ("width", "depth", "steps", "step_size", "iterations")
-    }
+    settings = {name: getattr(options, name) for name in SETTINGS}
     with report("accuracy/mixture_convergence", options) as emit:
         for dim in targets.LARGE_MIXTURES if options.large else options.dims:
             potential = potentials.icnn(
