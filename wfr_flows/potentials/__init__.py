@@ -2,6 +2,7 @@
 
 from wfr_flows.potentials.base import InitFn, Jet, JetFn, Potential, ValueFn, from_function
 from wfr_flows.potentials.mlp import SiluNetwork, mlp
+from wfr_flows.potentials.moving_quadratic import moving_quadratic, total
 from wfr_flows.potentials.quadratic import quadratic
 from wfr_flows.potentials.resnet import resnet
 
@@ -14,6 +15,8 @@ __all__ = [
     "ValueFn",
     "from_function",
     "mlp",
+    "moving_quadratic",
     "quadratic",
     "resnet",
+    "total",
 ]

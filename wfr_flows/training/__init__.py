@@ -2,7 +2,7 @@
 
 from wfr_flows.training.checkpoint import latest_step, restore, save
 from wfr_flows.training.loop import Chunk, NonFiniteError, run
-from wfr_flows.training.method import LossFn, Method, TrainState, gradient_method, is_finite
+from wfr_flows.training.method import LossFn, Method, TrainState, begin, descend, gradient_method, is_finite
 
 __all__ = [
     "Chunk",
@@ -10,6 +10,8 @@ __all__ = [
     "Method",
     "NonFiniteError",
     "TrainState",
+    "begin",
+    "descend",
     "gradient_method",
     "is_finite",
     "latest_step",
