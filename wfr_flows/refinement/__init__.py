@@ -16,16 +16,20 @@ from wfr_flows.refinement.density_ratio import (
 from wfr_flows.refinement.logistic import logistic_loss
 from wfr_flows.refinement.pairs import flow_matching, flow_pairs, independent_pairs
 from wfr_flows.refinement.q_flow import QParams, QState, QTerms, init_params, q_flow, transport_cost
+from wfr_flows.refinement.refine import Draw, between, fit_ratio, refine
 
 __all__ = [
     "Bridge",
+    "Draw",
     "LogRatio",
     "QParams",
     "QState",
     "QTerms",
+    "between",
     "bits_per_dimension",
     "density_ratio",
     "energy_model",
+    "fit_ratio",
     "flow_bridge",
     "flow_matching",
     "flow_pairs",
@@ -36,6 +40,7 @@ __all__ = [
     "log_ratio",
     "logistic_loss",
     "q_flow",
+    "refine",
     "stepwise",
     "transport_cost",
 ]

@@ -26,6 +26,7 @@ def flow_bridge(
     time: Float[Array, " k"],
     *,
     batch: int,
+    noise: float = 0.0,
     substeps: int = 4,
 ) -> Bridge:
     """Batches of the measures that a flow passes through ([QF]).
@@ -38,6 +39,9 @@ def flow_bridge(
       source, target: weighted particles.
       time: ``[k]`` from 0 to 1.
       batch: particles at every time.
+      noise: standard deviation of what is added between the ends, times ``sin πt``. On a path that moves
+        far, no measure on the way covers the places of all others, where ratios are asked for too; about the
+        spread of the samples makes it so.
       substeps: Runge-Kutta steps between neighbouring times.
     """
     forth = _stations(field, geometry, params, source, time, substeps)
@@ -47,15 +51,15 @@ def flow_bridge(
     weight = jnp.concatenate([forth.weight * (1 - share)[:, None], back.weight * share[:, None]], axis=1)
     position = jnp.concatenate([forth.position, back.position], axis=1)
     total = jax.vmap(running_total)(weight)
+    blur = noise * jnp.sin(jnp.pi * time)
 
     def draw(key: Key) -> Particles:
-        uniform = 1 - jax.random.uniform(key, (time.size, batch), total.dtype)
+        draw_key, noise_key = jax.random.split(key)
+        uniform = 1 - jax.random.uniform(draw_key, (time.size, batch), total.dtype)
         index = jax.vmap(inverse_distribution)(total, uniform)
-        log_weight = jnp.log(total[:, -1:] / batch)
-        return Particles(
-            jnp.take_along_axis(position, index[..., None], axis=1),
-            jnp.broadcast_to(log_weight, index.shape),
-        )
+        drawn = jnp.take_along_axis(position, index[..., None], axis=1)
+        drawn += blur[:, None, None] * jax.random.normal(noise_key, drawn.shape, drawn.dtype)
+        return Particles(drawn, jnp.broadcast_to(jnp.log(total[:, -1:] / batch), index.shape))
 
     return draw
 

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from wfr_flows import static
-from wfr_flows.dynamics import Field, Geometry, Rates, carry, time_grid
+from wfr_flows.dynamics import Field, Geometry, Rates, Trajectory, carry, time_grid
 from wfr_flows.geodesics import Chain, Loss, chain_matching
 from wfr_flows.measures import Particles, resample
 from wfr_flows.static import Diracs
@@ -42,6 +42,11 @@ def flow_pairs(
     """
     there = carry(field, geometry, params, source, time_grid(num_steps))
     back = carry(field, geometry, params, target, time_grid(num_steps, reverse=True))
+    return joined(there, back)
+
+
+def joined(there: Trajectory, back: Trajectory) -> Diracs:
+    """The ends of trajectories from time 0 to 1, and of others from 1 to 0, half of the mass each."""
     first, last = (_halves(there.at(i), back.at(-1 - i)) for i in (0, -1))
     return Diracs(first.position, last.position, first.weight, last.weight)
 

@@ -7,10 +7,12 @@ import jax.numpy as jnp
 import optax
 
 from wfr_flows.dynamics import Field, Geometry, Trajectory, carry, time_grid
+from wfr_flows.geodesics import Loss
 from wfr_flows.geodesics.uot_gen import Schedule
 from wfr_flows.measures import Particles
 from wfr_flows.potentials import Potential
 from wfr_flows.refinement.logistic import logistic_loss
+from wfr_flows.refinement.pairs import flow_matching, joined
 from wfr_flows.static.diracs import pair_cost
 from wfr_flows.training import LossFn, Method, TrainState, begin, descend, gradient_method
 from wfr_flows.typing import Array, Key, Params, Scalar
@@ -79,6 +81,7 @@ def q_flow(
     ratio_optimiser: optax.GradientTransformation,
     *,
     transport_weight: float | Schedule = 0.1,
+    matching_weight: float = 0.0,
     num_steps: int = 8,
     ratio_steps: int = 4,
     average_decay: float = 0.0,
@@ -118,6 +121,8 @@ def q_flow(
         return QState(begin(optimiser, params.flow), ratio_method.init(params.ratio))
 
     def step(key: Key, state: QState, batch: Ends) -> tuple[QState, QTerms]:
+        match_key, ratio_key = jax.random.split(key)
+
         def both_ways(params: Params) -> tuple[Trajectory, Trajectory]:
             source, target = batch
             return (
@@ -126,7 +131,7 @@ def q_flow(
             )
 
         paths, pull_back = jax.vjp(both_ways, state.flow.params)
-        ratios, logistic = _trained(ratio_method, ratio_steps, key, state.ratio, _arrived(paths), batch)
+        ratios, logistic = _trained(ratio_method, ratio_steps, ratio_key, state.ratio, _arrived(paths), batch)
 
         def cost(paths: tuple[Trajectory, Trajectory]) -> tuple[Scalar, tuple[Array, Array]]:
             arrived = _arrived(paths)
@@ -137,10 +142,18 @@ def q_flow(
 
         change, (divergence, transport) = jax.grad(cost, has_aux=True)(paths)
         (gradient,) = pull_back(change)
+        straight = jax.grad(_straightness(field, geometry, paths))(state.flow.params, match_key)
+        gradient = jax.tree.map(lambda a, b: a + matching_weight * b, gradient, straight)
         flow = descend(optimiser, state.flow, gradient, average_decay=average_decay)
         return QState(flow, ratios), QTerms(divergence, transport, logistic)
 
     return Method(init, step)
+
+
+def _straightness(field: Field, geometry: Geometry, paths: tuple[Trajectory, Trajectory]) -> Loss:
+    """Matching on the pairs that the flow makes now."""
+    pairs = joined(*paths)
+    return flow_matching(field, geometry, pairs, num_times=16, num_pairs=pairs.source_mass.size // 16)
 
 
 def _arrived(paths: tuple[Trajectory, Trajectory]) -> Ends:
