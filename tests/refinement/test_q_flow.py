@@ -1,12 +1,14 @@
 """Q-flow: its cost against closed forms, its steps against autodiff, refinement to Gaussian transport."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
-from wfr_flows import dynamics, measures, potentials, refinement, static, training
+from wfr_flows import dynamics, measures, potentials, refinement, static
 from wfr_flows.dynamics import Geometry, carry, time_grid
 from wfr_flows.measures import Particles, equally_weighted
 from wfr_flows.refinement import QTerms
@@ -64,7 +66,7 @@ def test_a_step_descends_the_whole_loss(geometry, key):
     )
     start = refinement.init_params(field, ratio, key)
     start = jax.tree.map(lambda leaf: leaf + 0.1, start)
-    state, terms = method.step(key, method.init(start), (source, target))
+    state, terms = jax.jit(method.step)(key, method.init(start), (source, target))
 
     def loss(params):
         there = carry(field, geometry, params, source, time_grid(3))
@@ -76,7 +78,7 @@ def test_a_step_descends_the_whole_loss(geometry, key):
             total += 0.3 * refinement.transport_cost(path, geometry)
         return total
 
-    value, gradient = jax.value_and_grad(loss)(start.flow)
+    value, gradient = jax.jit(jax.value_and_grad(loss))(start.flow)
     np.testing.assert_allclose(jnp.sum(terms.divergence) + 0.3 * jnp.sum(terms.transport), value, rtol=1e-10)
     moved = jax.tree.map(lambda a, b: a - b, start.flow, state.flow.params)
     for a, b in zip(jax.tree.leaves(moved), jax.tree.leaves(gradient), strict=True):
@@ -99,7 +101,8 @@ def test_twice_the_weight_is_a_point_given_twice(key):
         ratio_steps=1,
     )
     start = jax.tree.map(lambda leaf: leaf + 0.1, refinement.init_params(field, ratio, key))
-    results = [method.step(key, method.init(start), (m, m)) for m in (twice, once)]
+    step = jax.jit(method.step)
+    results = [step(key, method.init(start), (m, m)) for m in (twice, once)]
     for a, b in zip(*(jax.tree.leaves(r) for r in results), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12)
 
@@ -126,7 +129,7 @@ def gaussians():
             return source.spread(a, n), target.spread(b, n)
 
         keys = jax.random.split(jax.random.key(0), 3)
-        pairs = refinement.flow_pairs(bad, WASSERSTEIN, {}, *draw(keys[0], 512))
+        pairs = jax.jit(partial(refinement.flow_pairs, bad, WASSERSTEIN))({}, *draw(keys[0], 512))
         told = []
         params = refinement.refine(
             keys[1],
@@ -153,8 +156,8 @@ def test_q_flow_turns_a_bad_flow_into_the_optimal_map(gaussians):
     spectrum, basis = jnp.linalg.eigh(covariance)
     root = (basis * jnp.sqrt(spectrum)) @ basis.T
     bures = 1.0 + jnp.trace(jnp.eye(2) + covariance - 2 * root)
-    before = carry(bad, WASSERSTEIN, {}, points, time_grid(8))
-    path = carry(field, WASSERSTEIN, params, points, time_grid(8))
+    before = jax.jit(partial(carry, bad, WASSERSTEIN))({}, points, time_grid(8))
+    path = jax.jit(partial(carry, field, WASSERSTEIN))(params, points, time_grid(8))
     assert refinement.transport_cost(before, WASSERSTEIN) > 2 * bures
     np.testing.assert_allclose(refinement.transport_cost(path, WASSERSTEIN), bures, rtol=0.05)
     exact = mean + points.position @ root
@@ -168,8 +171,9 @@ def test_q_flow_turns_a_bad_flow_into_the_optimal_map(gaussians):
 
 def test_the_flow_is_its_own_inverse(gaussians):
     *_, field, params, points, _ = gaussians
-    there = carry(field, WASSERSTEIN, params, points, time_grid(16)).at(-1)
-    back = carry(field, WASSERSTEIN, params, there, time_grid(16, reverse=True)).at(-1)
+    take = jax.jit(partial(carry, field, WASSERSTEIN))
+    there = take(params, points, time_grid(16)).at(-1)
+    back = take(params, there, time_grid(16, reverse=True)).at(-1)
     np.testing.assert_allclose(back.position, points.position, atol=1e-4)
 
 
@@ -181,12 +185,12 @@ def test_seeds_can_be_mapped(key):
     )
     batch = (equally_weighted(jnp.eye(2)), equally_weighted(2 * jnp.eye(2)))
 
+    @jax.jit
+    @jax.vmap
     def one(key):
-        state = method.init(refinement.init_params(field, ratio, key))
-        return training.run(method, key, state, lambda _: batch, 2, chunk_size=2) if False else state
+        return method.step(key, method.init(refinement.init_params(field, ratio, key)), batch)
 
-    states = jax.vmap(one)(jax.random.split(key, 3))
-    after, terms = jax.vmap(method.step, (0, 0, None))(jax.random.split(key, 3), states, batch)
+    after, terms = one(jax.random.split(key, 3))
     assert terms.transport.shape == (3, 2)
     assert (after.flow.step == 1).all()
 

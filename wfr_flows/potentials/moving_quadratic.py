@@ -10,7 +10,7 @@ from wfr_flows.typing import Array, Float, Key, Params, Scalar
 
 
 def moving_quadratic(dim: int, *, degree: int = 3) -> Potential:
-    """``Φ(t, x) = ½ xᵀA(t)x + b(t)ᵀx + c(t)`` with ``A``, ``b`` and ``c`` polynomials of ``t``, 0 at the start.
+    """``Φ(t, x) = ½ xᵀA(t)x + b(t)ᵀx + c(t)`` with ``A``, ``b``, ``c`` polynomials of ``t``, 0 at the start.
 
     The geodesic between two Gaussians has such a potential, and so has the log-ratio of two Gaussians; beside
     a network (see `total`) it takes over what is linear in the flow. Coefficients are those of the Chebyshev

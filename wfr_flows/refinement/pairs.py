@@ -68,7 +68,7 @@ def flow_matching(
       num_times, num_pairs: as in `geodesics.chain_matching`.
     """
     pairs = _within_reach(pairs, geometry)
-    cost = static.coupling_cost(pairs, geometry.alpha)[None]
+    cost = jax.jit(static.coupling_cost)(pairs, geometry.alpha)[None]
     window = jax.tree.map(lambda leaf: leaf[None], pairs)
     chain = Chain(jnp.arange(2, dtype=pairs.source.dtype), window, cost, cost, cost >= 0)
     return chain_matching(_without_energy(field), geometry, chain, num_times=num_times, num_pairs=num_pairs)

@@ -8,12 +8,12 @@ import jax.numpy as jnp
 import optax
 
 from wfr_flows.dynamics import Field, Geometry
-from wfr_flows.geodesics import cosine_muon, matching_method
+from wfr_flows.geodesics import Loss, cosine_muon, matching_method
 from wfr_flows.measures import Particles, resample
 from wfr_flows.potentials import Potential
 from wfr_flows.refinement.bridges import Bridge
 from wfr_flows.refinement.density_ratio import LogRatio, density_ratio, log_ratio
-from wfr_flows.refinement.pairs import flow_matching, flow_pairs, independent_pairs
+from wfr_flows.refinement.pairs import flow_pairs, independent_pairs
 from wfr_flows.refinement.q_flow import Ends, init_params, q_flow
 from wfr_flows.static import Diracs
 from wfr_flows.training import Chunk, run
@@ -81,14 +81,12 @@ def refine(
     if matching_steps > 0:
         if pairs is None:
             pairs = independent_pairs(pair_key, *draw(pair_key, num_pairs), num_pairs)
-        params = _matched(keys[0], field, geometry, params, pairs, matching_steps, learning_rate, on_chunk)
-        joins = jax.jit(partial(flow_pairs, field, geometry))
-        for own in keys[1:]:
+        own_pairs = jax.jit(partial(flow_pairs, field, geometry))
+        for index, own in enumerate(keys):
             draw_key, match_key = jax.random.split(own)
-            pairs = joins(params, *draw(draw_key, num_pairs))
-            params = _matched(
-                match_key, field, geometry, params, pairs, matching_steps, learning_rate, on_chunk
-            )
+            now = own_pairs(params, *draw(draw_key, num_pairs)) if index else pairs
+            match = flow_matching(field, geometry, now)
+            params = _matched(match_key, match, params, matching_steps, learning_rate, on_chunk)
     if refinement_steps == 0:
         return params
     begin_key, refine_key = jax.random.split(refine_key)
@@ -104,8 +102,9 @@ def refine(
         average_decay=0.98,
     )
     state = method.init(init_params(field, ratio, begin_key)._replace(flow=params))
-    sample, tell = partial(draw, n=batch), partial(on_chunk, "refinement")
-    return run(method, refine_key, state, sample, refinement_steps, on_chunk=tell).flow.average
+    tell = partial(on_chunk, "refinement")
+    state = run(method, refine_key, state, lambda k: draw(k, batch), refinement_steps, on_chunk=tell)
+    return state.flow.average
 
 
 def refinement_schedule(num_steps: int, rate: float, *, wait: float = 0.0) -> optax.Schedule:
@@ -152,15 +151,13 @@ def fit_ratio(
 
 def _matched(
     key: Key,
-    field: Field,
-    geometry: Geometry,
+    match: Loss,
     params: Params,
-    pairs: Diracs,
     num_steps: int,
     learning_rate: float,
     on_chunk: Callable[[str, Chunk], None],
 ) -> Params:
-    method = matching_method(flow_matching(field, geometry, pairs), cosine_muon(num_steps, learning_rate))
+    method = matching_method(match, cosine_muon(num_steps, learning_rate))
     state, tell = method.init(params), partial(on_chunk, "matching")
     return run(method, key, state, lambda _: (), num_steps, on_chunk=tell).params
 
