@@ -13,7 +13,7 @@ from wfr_flows.measures import Particles, resample
 from wfr_flows.potentials import Potential
 from wfr_flows.refinement.bridges import Bridge
 from wfr_flows.refinement.density_ratio import LogRatio, density_ratio, log_ratio
-from wfr_flows.refinement.pairs import flow_pairs, independent_pairs
+from wfr_flows.refinement.pairs import flow_matching, flow_pairs, independent_pairs
 from wfr_flows.refinement.q_flow import Ends, init_params, q_flow
 from wfr_flows.static import Diracs
 from wfr_flows.training import Chunk, run
