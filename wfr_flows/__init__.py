@@ -11,12 +11,23 @@ enters at the top of this list and leaves at the bottom; a package imports only 
 * `dynamics`: from a potential to moving weighted particles.
 * `training`: the loop and its checkpoints.
 * `geodesics`: learned geodesics.
+* `refinement`: any flow refined to optimal transport, and density ratios along it.
 * `plotting`, `cli`: figures and the command ``wfr-flows``, imported on demand.
 """
 
 from importlib.metadata import version
 
-from wfr_flows import dynamics, geodesics, measures, metrics, numerics, potentials, static, training
+from wfr_flows import (
+    dynamics,
+    geodesics,
+    measures,
+    metrics,
+    numerics,
+    potentials,
+    refinement,
+    static,
+    training,
+)
 from wfr_flows.dynamics import Geometry, Trajectory, flow, integrate, time_grid
 from wfr_flows.geodesics import Objective, generate, log_density, matching, objective
 from wfr_flows.measures import (
@@ -58,6 +69,7 @@ __all__ = [
     "particles",
     "potentials",
     "read_particles",
+    "refinement",
     "semi_coupling",
     "spherical_wfr",
     "standard_normal",

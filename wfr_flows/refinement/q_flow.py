@@ -101,6 +101,9 @@ def q_flow(
       optimiser, ratio_optimiser: optax transformations.
       transport_weight: ``γ``, a number or a schedule of the step. The end misses the target by about as much
         as its velocity times this, so let it fall.
+      matching_weight: of `flow_matching` to the pairs that the flow makes of the batch. Unlike the cost it
+        does not pull the ends away from the samples, and where the field is that of a potential only optimal
+        transport satisfies it; 0 is the method of [QF].
       num_steps: Runge-Kutta steps, and intervals of the cost.
       ratio_steps: of the classifiers in a step, each on its share of the batch.
       average_decay: as in `training.gradient_method`, of the flow.
