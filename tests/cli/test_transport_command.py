@@ -58,7 +58,7 @@ def test_a_ratio_at_points(capsys):
         (["transport", "a.csv", "flat.csv"], "1 coordinates and the target 2"),
         (["transport", "a.csv", "missing.csv"], "missing.csv"),
         (["transport", "heavy.csv", "light.csv"], "keeps mass"),
-        (["ratio", "a.csv", "b.csv", "--at", "flat.csv"], "give points of its space"),
+        (["ratio", "a.csv", "b.csv", "--at", "flat.csv"], "give points of their space"),
         (["ratio", "a.csv", "b.csv", "--at", "b.csv", "--out", "ratio.txt"], "ending"),
         (["transport", "a.csv", "b.csv", "--width", "0"], "whole number"),
     ],
