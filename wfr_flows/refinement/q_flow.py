@@ -1,5 +1,6 @@
 """Q-flow [QF]: a flow between two samples that is moved towards optimal transport."""
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -15,7 +16,7 @@ from wfr_flows.refinement.logistic import logistic_loss
 from wfr_flows.refinement.pairs import flow_matching, joined
 from wfr_flows.static.diracs import pair_cost
 from wfr_flows.training import LossFn, Method, TrainState, begin, descend, gradient_method
-from wfr_flows.typing import Array, Key, Params, Scalar
+from wfr_flows.typing import Array, ArrayLike, Key, Params, Scalar
 
 Ends = tuple[Particles, Particles]
 FourEnds = tuple[Particles, Particles, Particles, Particles]
@@ -92,33 +93,27 @@ def q_flow(
     ``ratio_steps`` steps on ``log(dν/dμ₁)`` between what arrived and the sample, then the flow takes
     one on ``-Σ w r(x(1)) + γ·cost`` of both directions. With finite ``alpha`` weights are learned with the
     motion and both ratios are weighted; a geometry that is not spherical compares masses too.
-
     Batches are ``(source, target)``, weighted `Particles`, of masses to be compared.
 
     Args:
       field, geometry: the flow; its parameters may come from `flow_matching`, or from any velocity.
       ratio: a potential whose value at time 1, or 0, is the log-ratio at that end.
       optimiser, ratio_optimiser: optax transformations.
-      transport_weight: ``γ``, a number or a schedule of the step. The end misses the target by about as much
-        as its velocity times this, so let it fall.
+      transport_weight: ``γ``, a number or a schedule of the step; ends miss the samples in proportion to it.
       matching_weight: of `flow_matching` to the pairs that the flow makes of the batch. Unlike the cost it
-        does not pull the ends away from the samples, and where the field is that of a potential only optimal
-        transport satisfies it; 0 is the method of [QF].
+        does not pull the ends away; for the field of a potential it is least at optimal transport. 0: [QF].
       num_steps: Runge-Kutta steps, and intervals of the cost.
       ratio_steps: of the classifiers in a step, each on its share of the batch.
       average_decay: as in `training.gradient_method`, of the flow.
 
     Returns:
-      A `training.Method` from `QParams` to `QState`; the info of a step is `QTerms`.
-
-    Raises:
-      ValueError: fewer than one step.
+      A `training.Method` from `QParams` to `QState`; infos are `QTerms`. ValueError: fewer than one step.
     """
     if num_steps < 1 or ratio_steps < 1:
         raise ValueError(f"num_steps is {num_steps} and ratio_steps {ratio_steps}; give at least 1.")
     weight_at = transport_weight if callable(transport_weight) else lambda step: transport_weight
     ratio_method = gradient_method(_ratio_loss(ratio), ratio_optimiser)
-    there, back = time_grid(num_steps), time_grid(num_steps, reverse=True)
+    both_ways = partial(_both_ways, field, geometry, num_steps)
 
     def init(params: QParams) -> QState:
         return QState(begin(optimiser, params.flow), ratio_method.init(params.ratio))
@@ -126,23 +121,10 @@ def q_flow(
     def step(key: Key, state: QState, batch: Ends) -> tuple[QState, QTerms]:
         match_key, ratio_key = jax.random.split(key)
 
-        def both_ways(params: Params) -> tuple[Trajectory, Trajectory]:
-            source, target = batch
-            return (
-                carry(field, geometry, params, source, there),
-                carry(field, geometry, params, target, back),
-            )
-
-        paths, pull_back = jax.vjp(both_ways, state.flow.params)
+        paths, pull_back = jax.vjp(partial(both_ways, batch), state.flow.params)
         ratios, logistic = _trained(ratio_method, ratio_steps, ratio_key, state.ratio, _arrived(paths), batch)
 
-        def cost(paths: tuple[Trajectory, Trajectory]) -> tuple[Scalar, tuple[Array, Array]]:
-            arrived = _arrived(paths)
-            values = _log_ratios(ratio, ratios.params, arrived)
-            divergence = jnp.stack([-jnp.vdot(m.weight, r) for m, r in zip(arrived, values, strict=True)])
-            transport = jnp.stack([transport_cost(path, geometry) for path in paths])
-            return jnp.sum(divergence + weight_at(state.flow.step) * transport), (divergence, transport)
-
+        cost = partial(_cost, ratio, ratios.params, geometry, weight_at(state.flow.step))
         change, (divergence, transport) = jax.grad(cost, has_aux=True)(paths)
         (gradient,) = pull_back(change)
         straight = jax.grad(_straightness(field, geometry, paths))(state.flow.params, match_key)
@@ -151,6 +133,32 @@ def q_flow(
         return QState(flow, ratios), QTerms(divergence, transport, logistic)
 
     return Method(init, step)
+
+
+def _both_ways(
+    field: Field, geometry: Geometry, num_steps: int, batch: Ends, params: Params
+) -> tuple[Trajectory, Trajectory]:
+    """The source forward, the target back."""
+    source, target = batch
+    return (
+        carry(field, geometry, params, source, time_grid(num_steps)),
+        carry(field, geometry, params, target, time_grid(num_steps, reverse=True)),
+    )
+
+
+def _cost(
+    ratio: Potential,
+    params: tuple[Params, Params],
+    geometry: Geometry,
+    weight: ArrayLike,
+    paths: tuple[Trajectory, Trajectory],
+) -> tuple[Scalar, tuple[Array, Array]]:
+    """The loss of the flow under classifiers that stand still, and its two terms, each ``[2]``."""
+    arrived = _arrived(paths)
+    values = _log_ratios(ratio, params, arrived)
+    divergence = jnp.stack([-jnp.vdot(m.weight, r) for m, r in zip(arrived, values, strict=True)])
+    transport = jnp.stack([transport_cost(path, geometry) for path in paths])
+    return jnp.sum(divergence + weight * transport), (divergence, transport)
 
 
 def _straightness(field: Field, geometry: Geometry, paths: tuple[Trajectory, Trajectory]) -> Loss:

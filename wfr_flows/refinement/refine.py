@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,9 +15,9 @@ from wfr_flows.potentials import Potential
 from wfr_flows.refinement.bridges import Bridge
 from wfr_flows.refinement.density_ratio import LogRatio, density_ratio, log_ratio
 from wfr_flows.refinement.pairs import flow_matching, flow_pairs, independent_pairs
-from wfr_flows.refinement.q_flow import Ends, init_params, q_flow
+from wfr_flows.refinement.q_flow import Ends, QParams, init_params, q_flow
 from wfr_flows.static import Diracs
-from wfr_flows.training import Chunk, run
+from wfr_flows.training import Chunk, Method, run
 from wfr_flows.typing import Array, Float, Key, Params
 
 Draw = Callable[[Key, int], Ends]
@@ -49,13 +50,11 @@ def refine(
     matching_steps: int = 2000,
     refinement_steps: int = 300,
     batch: int = 1024,
-    num_steps: int = 4,
     learning_rate: float = 3e-2,
     refinement_rate: float = 3e-4,
     ratio_rate: float = 3e-3,
-    transport_weight: float = 1e-4,
-    matching_weight: float = 1.0,
     on_chunk: Callable[[str, Chunk], None] = lambda phase, chunk: None,
+    **options: Any,
 ) -> Params:
     """Parameters of the flow of optimal transport between two samples, from pairs that need not be optimal.
 
@@ -72,8 +71,7 @@ def refine(
       start: parameters to begin with, those of ``field.init`` by default.
       rounds: of matching to one's own pairs.
       num_pairs, matching_steps, learning_rate: of matching. With 0 steps ``start`` is refined as it is.
-      refinement_steps, batch, num_steps, refinement_rate, ratio_rate: of `q_flow`; 0 steps leave it out.
-      transport_weight, matching_weight: as in `q_flow`.
+      refinement_steps, batch, refinement_rate, ratio_rate, options: of `q_flow`; 0 steps leave it out.
       on_chunk: called on the host as in `training.run`, after the name of the phase, matching or refinement.
     """
     init_key, pair_key, refine_key, *keys = jax.random.split(key, rounds + 4)
@@ -81,30 +79,19 @@ def refine(
     if matching_steps > 0:
         if pairs is None:
             pairs = independent_pairs(pair_key, *draw(pair_key, num_pairs), num_pairs)
-        own_pairs = jax.jit(partial(flow_pairs, field, geometry))
-        for index, own in enumerate(keys):
-            draw_key, match_key = jax.random.split(own)
-            now = own_pairs(params, *draw(draw_key, num_pairs)) if index else pairs
-            match = flow_matching(field, geometry, now)
-            params = _matched(match_key, match, params, matching_steps, learning_rate, on_chunk)
+        match = partial(_straightened, field, geometry, matching_steps, learning_rate, on_chunk)
+        params = match(keys, params, pairs, lambda own: draw(own, num_pairs))
     if refinement_steps == 0:
         return params
-    begin_key, refine_key = jax.random.split(refine_key)
-    method = q_flow(
-        field,
-        geometry,
-        ratio,
+    optimisers = (
         late_adam(refinement_steps, refinement_rate),
         optax.adam(refinement_schedule(4 * refinement_steps, ratio_rate)),
-        transport_weight=transport_weight,
-        matching_weight=matching_weight,
-        num_steps=num_steps,
-        average_decay=0.98,
     )
-    state = method.init(init_params(field, ratio, begin_key)._replace(flow=params))
-    tell = partial(on_chunk, "refinement")
-    state = run(method, refine_key, state, lambda k: draw(k, batch), refinement_steps, on_chunk=tell)
-    return state.flow.average
+    defaults = {"transport_weight": 1e-4, "matching_weight": 1.0, "num_steps": 4, "average_decay": 0.98}
+    method = q_flow(field, geometry, ratio, *optimisers, **(defaults | options))
+    begin_key, refine_key = jax.random.split(refine_key)
+    begun = init_params(field, ratio, begin_key)._replace(flow=params)
+    return _corrected(refine_key, method, begun, draw, batch, refinement_steps, on_chunk)
 
 
 def refinement_schedule(num_steps: int, rate: float, *, wait: float = 0.0) -> optax.Schedule:
@@ -149,6 +136,27 @@ def fit_ratio(
     return log_ratio(ratio, time, num_nodes=num_nodes), state.average
 
 
+def _straightened(
+    field: Field,
+    geometry: Geometry,
+    num_steps: int,
+    learning_rate: float,
+    on_chunk: Callable[[str, Chunk], None],
+    keys: list[Key],
+    params: Params,
+    pairs: Diracs,
+    draw: Callable[[Key], Ends],
+) -> Params:
+    """Matching to the pairs, then to those of the flow itself, with one key for each round."""
+    own_pairs = jax.jit(partial(flow_pairs, field, geometry))
+    for index, own in enumerate(keys):
+        draw_key, match_key = jax.random.split(own)
+        now = own_pairs(params, *draw(draw_key)) if index else pairs
+        match = flow_matching(field, geometry, now)
+        params = _matched(match_key, match, params, num_steps, learning_rate, on_chunk)
+    return params
+
+
 def _matched(
     key: Key,
     match: Loss,
@@ -160,6 +168,19 @@ def _matched(
     method = matching_method(match, cosine_muon(num_steps, learning_rate))
     state, tell = method.init(params), partial(on_chunk, "matching")
     return run(method, key, state, lambda _: (), num_steps, on_chunk=tell).params
+
+
+def _corrected(
+    key: Key,
+    method: Method,
+    params: QParams,
+    draw: Draw,
+    batch: int,
+    num_steps: int,
+    on_chunk: Callable[[str, Chunk], None],
+) -> Params:
+    state, tell = method.init(params), partial(on_chunk, "refinement")
+    return run(method, key, state, lambda k: draw(k, batch), num_steps, on_chunk=tell).flow.average
 
 
 def _heavy(drawn: Particles, measure: Particles) -> Particles:
