@@ -12,6 +12,7 @@ enters at the top of this list and leaves at the bottom; a package imports only 
 * `training`: the loop and its checkpoints.
 * `geodesics`: learned geodesics.
 * `gradient_flows`: JKO steps.
+* `refinement`: any flow refined to optimal transport, and density ratios along it.
 * `plotting`, `cli`: figures and the command ``wfr-flows``, imported on demand.
 """
 
@@ -25,6 +26,7 @@ from wfr_flows import (
     metrics,
     numerics,
     potentials,
+    refinement,
     static,
     training,
 )
@@ -70,6 +72,7 @@ __all__ = [
     "particles",
     "potentials",
     "read_particles",
+    "refinement",
     "semi_coupling",
     "spherical_wfr",
     "standard_normal",

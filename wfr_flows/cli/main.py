@@ -5,7 +5,17 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from wfr_flows.cli import density, distance, generate, geodesic, posterior, sample, snapshots
+from wfr_flows.cli import (
+    density,
+    distance,
+    generate,
+    geodesic,
+    posterior,
+    ratio,
+    sample,
+    snapshots,
+    transport,
+)
 from wfr_flows.cli.options import InputError
 from wfr_flows.cli.table import complain
 
@@ -19,7 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     parser = _Parser(prog="wfr-flows", description="Wasserstein-Fisher-Rao geometry on your data.")
     commands = parser.add_subparsers(dest="command", required=True, parser_class=_Parser)
-    for command in (geodesic, distance, posterior, generate, density, snapshots, sample):
+    modules = (geodesic, distance, posterior, generate, density, snapshots, sample, transport, ratio)
+    for command in modules:
         command.add_parser(commands)
     try:
         options = parser.parse_args(arguments)

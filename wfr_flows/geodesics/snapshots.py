@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from wfr_flows import static
-from wfr_flows.dynamics import Field, Geometry, Rates, Trajectory, batched, integrate
+from wfr_flows.dynamics import Field, Geometry, Rates, Trajectory, batched, field_motion, integrate
 from wfr_flows.geodesics.matching import Loss, draw, evolution_error
 from wfr_flows.measures import Particles, padded, resample
 from wfr_flows.metrics import energy_distance
@@ -163,17 +163,12 @@ def push(
       A `Trajectory` with ``num_steps + 1`` nodes for every window, so that borders stand in it twice; its
       log-determinants are 0.
     """
-    rates_at = batched(field)
-
-    def vector_field(t: Scalar, state: tuple[Array, Array], params: Params) -> tuple[Array, Array]:
-        rates = rates_at(params, t, state[0])
-        return rates.velocity, rates.growth
-
+    motion = field_motion(field, geometry)
     fraction = _MARGIN + (1 - 2 * _MARGIN) * jnp.linspace(0.0, 1.0, num_steps + 1, dtype=time.dtype)
 
     def window(state: tuple[Array, Array], ends: tuple[Scalar, Scalar]):
         grid = ends[0] + (ends[1] - ends[0]) * fraction
-        states = integrate(vector_field, state, params, grid)
+        states = integrate(motion, state, params, grid)
         return jax.tree.map(lambda leaf: leaf[-1], states), (grid, *states)
 
     _, nodes = jax.lax.scan(window, (measure.position, measure.log_weight), (time[:-1], time[1:]))
