@@ -4,13 +4,12 @@ import os
 from importlib.metadata import version
 from pathlib import Path
 
-# Read when jax is imported.
+# Read when jax is imported, by commands that tests start as well.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path.home() / ".cache" / "wfr_flows" / "jax"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 
 import jax
 import pytest
-
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 _DEVICES = "--xla_force_host_platform_device_count=8"
 # Programs of tests are compiled for longer than they run. These take a third of the time to compile, and run
