@@ -27,8 +27,7 @@ def _counted(name, *arguments):
 # Shared by all tests: compiling takes longer than everything else.
 _jitted = {name: jax.jit(partial(_counted, name)) for name in SOLVERS}
 each_solver = pytest.mark.parametrize("name", SOLVERS)
-# What treats all solvers alike by construction: the third, which differs from the first in its cost alone, can
-# wait.
+# What treats all solvers alike by construction: the third differs from the first in its cost, and can wait.
 each_solver_in_time = pytest.mark.parametrize(
     "name", ["wfr", "spherical_wfr", pytest.param("gaussian_hellinger", marks=pytest.mark.slow)]
 )

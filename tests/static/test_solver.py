@@ -381,7 +381,7 @@ def test_a_geodesic_has_constant_speed_and_a_quadratic_mass(alpha):
     used = (diracs.source_mass > 0) | (diracs.target_mass > 0)
     diracs = jax.tree.map(lambda leaf: leaf[np.flatnonzero(used)], diracs)
     nodes = [0.2, 0.5, 0.9]
-    measures = [padded(wfr_geodesic(diracs, t, alpha), 4 * SIZE) for t in nodes]
+    measures = [padded(wfr_geodesic(diracs, t, alpha), 8 * SIZE) for t in nodes]
     for (t, first), (u, second) in itertools.combinations(zip(nodes, measures, strict=True), 2):
         result = _finest(first, second, alpha)
         _assert_certified(result, 1e-9)
