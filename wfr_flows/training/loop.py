@@ -75,11 +75,8 @@ def run(
       NonFiniteError: a step's state or info is not finite; carries the last good state.
     """
 
-    # Key and number of steps are arguments, so that runs which differ in them alone share a program.
-    @jax.jit
-    def advance(
-        key: Key, state: PyTree, first: jax.Array, num_steps: jax.Array
-    ) -> tuple[PyTree, jax.Array, PyTree]:
+    @jax.jit  # Key and length are arguments, so that runs which differ in them alone share a program.
+    def advance(key: Key, state: PyTree, first: jax.Array, num_steps: jax.Array):
         def body(carry: tuple[PyTree, jax.Array], step: jax.Array):
             before, alive = carry
             batch_key, step_key = jax.random.split(jax.random.fold_in(key, step))
