@@ -76,7 +76,7 @@ def test_at_rest_the_loss_is_the_energy_of_the_plans(spherical):
     chain = geodesics.chain(keys[0], [0.0, 2.0, 3.0], snapshots, geometry)
     field = dynamics.free_field(2, width=2)
     loss = geodesics.chain_matching(field, geometry, chain, num_times=64, num_pairs=256)
-    values = jax.vmap(loss, (None, 0))(field.init(keys[0]), jax.random.split(keys[1], 20))
+    values = jax.jit(jax.vmap(loss, (None, 0)))(field.init(keys[0]), jax.random.split(keys[1], 20))
     # Mean by mass, where the mass is half of what all plans of a window start and end with.
     mass = jnp.mean(jnp.sum(chain.diracs.source_mass + chain.diracs.target_mass, axis=1)) / 2
     expected = jnp.mean(chain.upper) / mass
