@@ -7,6 +7,7 @@ import numpy as np
 
 from wfr_flows import measures
 from wfr_flows.measures import Distribution
+from wfr_flows.typing import ArrayLike
 
 MIXTURES = {
     2: ("venus", 5),
@@ -31,11 +32,17 @@ def ornstein_uhlenbeck(dim: int, index: int) -> tuple[np.ndarray, np.ndarray]:
     return draw.randn(dim), 0.5 * (covariance + covariance.T)
 
 
-def mixture(key: str, dim: int, num: int, half_width: float, index: int | None = None) -> Distribution:
-    """Equal Gaussians of covariance I around centres that are uniform in a cube."""
+def mixture_centres(key: str, dim: int, num: int, half_width: float, index: int | None = None) -> np.ndarray:
+    """Centres, uniform in a cube, of the published mixtures: Gaussians of equal weight and covariance I."""
     name = f"{key}@{dim}" + ("" if index is None else f"@{index}")
-    centre = half_width * (2 * torch_uniform(_seed(name + "pytorch"), num * dim) - 1)
-    return measures.mixture(jnp.ones(num), centre.reshape(num, dim), jnp.tile(jnp.eye(dim), (num, 1, 1)))
+    return half_width * (2 * torch_uniform(_seed(name + "pytorch"), num * dim) - 1).reshape(num, dim)
+
+
+def mixture(centre: ArrayLike) -> Distribution:
+    """That mixture."""
+    centre = jnp.asarray(centre)
+    num, dim = centre.shape
+    return measures.mixture(jnp.ones(num), centre, jnp.tile(jnp.eye(dim), (num, 1, 1)))
 
 
 def torch_uniform(seed: int, num: int) -> np.ndarray:

@@ -27,7 +27,7 @@ import jax
 import jax.numpy as jnp
 from common import show
 
-from wfr_flows import Geometry, dynamics, geodesics, measures, plotting, potentials, static, training
+from wfr_flows import Geometry, dynamics, geodesics, measures, plotting, potentials, static
 
 SMOKE = bool(os.environ.get("WFR_SMOKE"))
 STEPS, SIZE = (30, 30) if SMOKE else (2000, 200)
@@ -84,9 +84,9 @@ fields = {
 carried = {}
 for name, one in fields.items():
     field = dynamics.windowed(one, chain.time)
-    loss = geodesics.chain_matching(field, geometry, chain)
-    method = geodesics.matching_method(loss, geodesics.cosine_muon(STEPS))
-    params = training.run(method, next(keys), method.init(field.init(next(keys))), lambda _: (), STEPS).params
+    params = geodesics.fit_chain(
+        next(keys), field, geometry, chain, data.measure, matching_steps=STEPS, refinement_steps=STEPS // 20
+    )
     push = jax.jit(partial(geodesics.push, field, geometry))
     path = push(params, data.measure[0], chain.time)
     actions = geodesics.window_actions(field, geometry, params, path, 3)

@@ -156,12 +156,13 @@ show(figure, "ring")
 # %% [markdown]
 # ## Aggregation against diffusion
 #
-# ∂tρ = ∇·(ρ∇W*ρ) + 0.1 Δρ³ with W = -exp(-|x|²)/π, uniform on [-3, 3]² at first: four pulses, then one.
+# ∂tρ = ∇·(ρ∇W*ρ) + 0.1 Δρ³ with W = -exp(-|x|²)/π from mass 9 spread evenly on [-3, 3]²: four pulses, then
+# one. For the law of mass 1 that is 9 W with 8.1 Δρ³.
 
 # %%
 pulses = FreeEnergy(
-    gradient_flows.power_entropy(3.0, 0.1, reference=gradient_flows.box_reference(0.05)),
-    interaction=lambda z: -jnp.exp(-jnp.sum(z**2)) / jnp.pi,
+    gradient_flows.power_entropy(3.0, 8.1, reference=gradient_flows.gaussian_reference(1.3)),
+    interaction=lambda z: -9 * jnp.exp(-jnp.sum(z**2)) / jnp.pi,
 )
 method = gradient_flows.variational_jko(
     pulses,
@@ -174,14 +175,14 @@ method = gradient_flows.variational_jko(
     average_decay=0.95,
 )
 uniform = measures.uniform_box(jnp.full(2, -3.0), jnp.full(2, 3.0)).spread(jax.random.key(5), PARTICLES)
-every = 1 if SMOKE else 20
+every = 1 if SMOKE else 12
 state, energies = method.init((jax.random.key(6), uniform)), []
-advance = jax.jit(lambda key, state: gradient_flows.evolve(method, key, state, jnp.full(every, 0.5)))
+advance = jax.jit(lambda key, state: gradient_flows.evolve(method, key, state, jnp.full(every, 0.25)))
 figure = Figure(figsize=(13, 3), layout="constrained")
 for stop, axis in enumerate(figure.subplots(1, 5), start=1):
     state, info = advance(jax.random.key(10 + stop), state)
     energies.append(info.energy)
     axis.hist2d(*np.asarray(state.particles.position).T, bins=50, range=[[-3.2, 3.2]] * 2)
-    axis.set(title=f"t = {0.5 * every * stop:g}", aspect="equal")
+    axis.set(title=f"t = {0.25 * every * stop:g}", aspect="equal")
 show(figure, "pulses")
 print("energy:", jnp.concatenate(energies)[:: max(1, every // 2)])

@@ -1,16 +1,27 @@
 """Settings every test shares: double precision inside tests, a compilation cache, eight virtual devices."""
 
 import os
+from importlib.metadata import version
 from pathlib import Path
 
-# Both are read when jax starts, so they come before its import.
+# Read when jax is imported, by commands that tests start as well.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path.home() / ".cache" / "wfr_flows" / "jax"))
-os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 
 import jax
 import pytest
 
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+_DEVICES = "--xla_force_host_platform_device_count=8"
+# Programs of tests are compiled for longer than they run. These take a third of the time to compile, and run
+# no slower at the sizes of tests; the first flag alone would slow training down.
+_QUICK_TO_COMPILE = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+
+
+def pytest_configure(config):
+    # Read when XLA starts, with the first array. A flag that it does not know is fatal, and these are no API;
+    # slow tests are about long runs, and `XLA_FLAGS=... pytest` has the last word.
+    quick = "not slow" in config.getoption("markexpr") and version("jaxlib").startswith("0.10.")
+    os.environ.setdefault("XLA_FLAGS", f"{_DEVICES} {_QUICK_TO_COMPILE}" if quick else _DEVICES)
 
 
 @pytest.fixture(autouse=True)

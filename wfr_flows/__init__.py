@@ -11,13 +11,27 @@ enters at the top of this list and leaves at the bottom; a package imports only 
 * `dynamics`: from a potential to moving weighted particles.
 * `training`: the loop and its checkpoints.
 * `geodesics`: learned geodesics.
+* `gradient_flows`: JKO steps.
 * `proximal`: W₁⊕W₂ proximal generative flows.
+* `refinement`: any flow refined to optimal transport, and density ratios along it.
 * `plotting`, `cli`: figures and the command ``wfr-flows``, imported on demand.
 """
 
 from importlib.metadata import version
 
-from wfr_flows import dynamics, geodesics, measures, metrics, numerics, potentials, proximal, static, training
+from wfr_flows import (
+    dynamics,
+    geodesics,
+    gradient_flows,
+    measures,
+    metrics,
+    numerics,
+    potentials,
+    proximal,
+    refinement,
+    static,
+    training,
+)
 from wfr_flows.dynamics import Geometry, Trajectory, flow, integrate, time_grid
 from wfr_flows.geodesics import Objective, generate, log_density, matching, objective
 from wfr_flows.measures import (
@@ -48,6 +62,7 @@ __all__ = [
     "gaussian",
     "generate",
     "geodesics",
+    "gradient_flows",
     "integrate",
     "log_density",
     "matching",
@@ -60,6 +75,7 @@ __all__ = [
     "potentials",
     "proximal",
     "read_particles",
+    "refinement",
     "semi_coupling",
     "spherical_wfr",
     "standard_normal",

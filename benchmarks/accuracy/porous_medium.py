@@ -111,9 +111,10 @@ def in_space(seed: int, dim: int, order: int, num: int, sizes: dict, particles: 
 
 def main() -> None:
     options = parser(__doc__)
-    options.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    options.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     options.add_argument("--step-sizes", type=float, nargs="*", default=[5e-3, 2.5e-3, 1e-3])
     options.add_argument("--dims", type=int, nargs="*", default=[3, 6])
+    options.add_argument("--order", type=int, default=1, help="of the scheme in 3-D and 6-D")
     options = options.parse_args()
     sizes, particles, num = {"num_iterations": 400, "batch": 1024, "start_steps": 2000}, 20_000, 50
     if options.smoke:
@@ -125,9 +126,8 @@ def main() -> None:
                 found = on_the_line(seed, step_size, sizes, particles)
                 emit(dim=1, step_size=step_size, seed=seed, **rounded(found))
         for dim in options.dims:
-            for order in (1, 2):
-                found = in_space(0, dim, order, num, {**sizes, "num_iterations": 200}, particles)
-                emit(dim=dim, order=order, num_steps=num, seed=0, **rounded(found))
+            found = in_space(0, dim, options.order, num, {**sizes, "num_iterations": 200}, particles)
+            emit(dim=dim, order=options.order, num_steps=num, seed=0, **rounded(found))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,8 @@ Clusters: at time 0, 400 points of ``N(0, .005 I)`` and 100 of ``N(2.5 e2, .005 
 ``N(±e1, .005 I)`` and 1000 of ``N(2.5 e2, .005 I)``. Carried there, they hold 2/14, 2/14, 10/14 of the mass.
 The energy distance to the snapshot stands beside its floor, that between two fresh ones.
 
-``--table FILE --time COLUMN --alpha A`` runs the command ``wfr-flows snapshots`` on a table.
+``--table FILE --time COLUMN --alpha A`` runs the command ``wfr-flows snapshots`` on a table. With
+``--hill-growth`` its growth is compared with ``x2²/(1 + x2²)``, by which cells of the gene circuit divide.
 """
 
 import contextlib
@@ -16,9 +17,10 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from benchmarks.common import parser, report, rounded
-from wfr_flows import dynamics, geodesics, metrics, potentials, training
+from wfr_flows import dynamics, geodesics, metrics, potentials
 from wfr_flows.cli import main as command
 from wfr_flows.dynamics import Geometry
 from wfr_flows.measures import Particles
@@ -43,17 +45,22 @@ def end(key: jax.Array, dim: int) -> Particles:
 
 
 def mixture(key: jax.Array, dim: int, alpha: float, num_steps: int) -> dict:
-    keys = jax.random.split(key, 7)
+    keys = jax.random.split(key, 6)
     geometry = Geometry(alpha, spherical=False)
     snapshots = start(keys[0], dim), end(keys[1], dim)
     since = time.perf_counter()
     chain = geodesics.chain(keys[2], [0.0, 1.0], snapshots, geometry)
     field = dynamics.windowed(dynamics.potential_field(potentials.mlp(dim, width=64), geometry), chain.time)
-    method = geodesics.matching_method(
-        geodesics.chain_matching(field, geometry, chain), geodesics.cosine_muon(num_steps)
+    params = geodesics.fit_chain(
+        keys[3],
+        field,
+        geometry,
+        chain,
+        snapshots,
+        matching_steps=num_steps,
+        refinement_steps=num_steps // 20,
+        blur=0.0,
     )
-    state = method.init(field.init(keys[3]))
-    params = training.run(method, keys[4], state, lambda _: (), num_steps).params
     path = jax.jit(lambda params, s: geodesics.push(field, geometry, params, s, chain.time))(
         params, snapshots[0]
     )
@@ -65,7 +72,7 @@ def mixture(key: jax.Array, dim: int, alpha: float, num_steps: int) -> dict:
         jnp.sum(jnp.where(chosen, weight, 0.0))
         for chosen in ((x[:, 1] < 1.25) & (x[:, 0] > 0), (x[:, 1] < 1.25) & (x[:, 0] <= 0), x[:, 1] >= 1.25)
     ]
-    fresh, other = end(keys[5], dim), end(keys[6], dim)
+    fresh, other = end(keys[4], dim), end(keys[5], dim)
     distance = jax.jit(metrics.energy_distance)
     return {
         "shares": [float(share) for share in shares],
@@ -85,14 +92,19 @@ def table(options, seed: int) -> dict:
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):
         given = ["--time", options.time, "--alpha", str(options.alpha), "--seed", str(seed), "--out", folder]
         since = time.perf_counter()
-        code = command(["snapshots", str(options.table), *given, "--field", options.field])
+        given += ["--field", options.field, *["--quick"] * options.quick]
+        code = command(["snapshots", str(options.table), *given])
         seconds = time.perf_counter() - since
         if code:
             raise SystemExit(f"wfr-flows ended with exit code {code}")
         summary = json.loads((Path(folder) / "summary.json").read_text())
+        cells = dict(np.load(Path(folder) / "cells.npz"))
     distances, errors = summary["wasserstein_1"], summary["relative_mass_error"]
     middle = 0.5 * (summary["certified_lower"] + summary["certified_upper"])
+    hill = cells["position"][:, 1] ** 2 / (1 + cells["position"][:, 1] ** 2)
+    growth = {"growth_correlation": float(np.corrcoef(cells["growth"], hill)[0, 1])}
     return {
+        **(growth if options.hill_growth else {}),
         "mean_wasserstein_1": sum(distances) / len(distances),
         "mean_relative_mass_error": sum(errors) / len(errors),
         "action": summary["action"],
@@ -109,6 +121,8 @@ def main() -> None:
     options.add_argument("--alpha", type=float, default=1.0)
     options.add_argument("--table", type=Path, help="a table instead")
     options.add_argument("--time", help="its column of times")
+    options.add_argument("--quick", action="store_true", help="the command's smaller, rougher run")
+    options.add_argument("--hill-growth", action="store_true", help="compare growth, see above")
     options.add_argument("--field", choices=("potential", "free"), default="potential")
     options = options.parse_args()
     if options.smoke:
@@ -120,6 +134,7 @@ def main() -> None:
                     table=options.table.name,
                     alpha=options.alpha,
                     field=options.field,
+                    quick=options.quick,
                     seed=seed,
                     **rounded(table(options, seed), 5),
                 )

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.common import parser, report, rounded
-from wfr_flows import gradient_flows, measures
+from wfr_flows import gradient_flows, measures, metrics
 from wfr_flows.gradient_flows import FreeEnergy
 
 TIME = 0.9
@@ -50,7 +50,7 @@ def learned(key: jax.Array, mean: jax.Array, precision: jax.Array, options) -> t
     cloud_key, init_key, flow_key = jax.random.split(key, 3)
     cloud = measures.standard_normal(dim).spread(cloud_key, options.particles)
     # Exact moments: those of the cloud are all that an affine map can learn the law from.
-    cloud = cloud._replace(position=gradient_flows.whiten(cloud)(cloud.position))
+    cloud = measures.with_moments(cloud, jnp.zeros(dim), jnp.eye(dim))
     start = method.init((init_key, cloud))
     num_steps = round(TIME / options.step_size)
     _, info = gradient_flows.evolve(method, flow_key, start, jnp.full(num_steps, TIME / num_steps))
@@ -58,34 +58,31 @@ def learned(key: jax.Array, mean: jax.Array, precision: jax.Array, options) -> t
     return *gradient_flows.push(energy, transport, info.move, probes)[:1], info.energy
 
 
-def symmetric_kl(mean_a, covariance_a, mean_b, covariance_b) -> float:
-    """KL both ways between Gaussians, summed."""
-    inverse_a, inverse_b = np.linalg.inv(covariance_a), np.linalg.inv(covariance_b)
-    shift = mean_a - mean_b
-    trace = np.trace(inverse_b @ covariance_a) + np.trace(inverse_a @ covariance_b) - 2 * len(shift)
-    return float(0.5 * (trace + shift @ (inverse_a + inverse_b) @ shift))
-
-
-def exact(mean: np.ndarray, covariance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Moments of the process at ``TIME``."""
-    variance, vectors = np.linalg.eigh(covariance)
-    decay = np.exp(-TIME / variance)
-    return (
-        vectors @ ((1 - decay) * (vectors.T @ mean)),
-        vectors @ np.diag(variance * (1 - decay**2) + decay**2) @ vectors.T,
-    )
-
-
-def backward_euler(mean: np.ndarray, covariance: np.ndarray, step_size: float = 0.05):
-    """Moments after exact JKO steps: one quadratic equation for each eigenvector."""
-    variance, vectors = np.linalg.eigh(covariance)
-    rate, aim = 1 / variance, vectors.T @ mean
-    centre, deviation, both = np.zeros(len(mean)), np.ones(len(mean)), 1 / step_size + rate
+def backward_euler(
+    mean: jax.Array, covariance: jax.Array, step_size: float = 0.05
+) -> tuple[jax.Array, jax.Array]:
+    """Moments after exact JKO steps, eigenvector by eigenvector."""
+    variance, basis = jnp.linalg.eigh(covariance)
+    now = jnp.zeros_like(mean), jnp.ones_like(mean)
     for _ in range(round(TIME / step_size)):
-        centre = (centre / step_size + rate * aim) / both
-        before = deviation / step_size
-        deviation = (before + np.sqrt(before**2 + 4 * both)) / (2 * both)
-    return vectors @ centre, vectors @ np.diag(deviation**2) @ vectors.T
+        now = gradient_flows.gaussian_jko_step(*now, basis.T @ mean, variance, step_size)
+    return basis @ now[0], (basis * now[1]) @ basis.T
+
+
+def log_errors(images: np.ndarray, mean: np.ndarray, covariance: np.ndarray) -> tuple[float, float]:
+    """log10 of the symmetrised KL of the learned law, and of exact steps, to the true one."""
+    with jax.enable_x64(True):
+        images, mean, covariance = (jnp.asarray(a, jnp.float64) for a in (images, mean, covariance))
+        variance, basis = jnp.linalg.eigh(covariance)
+        decay = jnp.exp(-TIME / variance)
+        truth = (
+            mean - (basis * decay) @ (basis.T @ mean),
+            (basis * (variance * (1 - decay**2) + decay**2)) @ basis.T,
+        )
+        linear = (images[1:] - images[0]).T
+        found = (images[0], linear @ linear.T), backward_euler(mean, covariance)
+        learned, exact = (jnp.log10(metrics.gaussian_symmetric_kl(*law, *truth)) for law in found)
+        return float(learned), float(exact)
 
 
 def main() -> None:
@@ -115,11 +112,9 @@ def main() -> None:
                     run(jax.random.key(trial), jnp.asarray(mean), jnp.asarray(np.linalg.inv(covariance)))
                 )
                 seconds.append(time.process_time() - begin)
-                images = np.asarray(images, np.float64)
-                linear = (images[1:] - images[0]).T
-                truth = exact(mean, covariance)
-                errors.append(np.log10(symmetric_kl(images[0], linear @ linear.T, *truth)))
-                floors.append(np.log10(symmetric_kl(*backward_euler(mean, covariance), *truth)))
+                learned_error, floor = log_errors(np.asarray(images), mean, covariance)
+                errors.append(learned_error)
+                floors.append(floor)
             emit(
                 dim=dim,
                 order=options.order,

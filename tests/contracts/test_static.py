@@ -14,7 +14,8 @@ from wfr_flows.measures import Particles, particles
 from wfr_flows.static import gaussian_hellinger, solver, spherical_wfr, wfr
 
 SOLVERS = {"wfr": wfr, "spherical_wfr": spherical_wfr, "gaussian_hellinger": gaussian_hellinger}
-ALPHA = 0.8
+# Not a number of Python, whose weak type would make each program one of its own.
+ALPHA = np.float64(0.8)
 _traces = Counter()
 
 
@@ -26,6 +27,10 @@ def _counted(name, *arguments):
 # Shared by all tests: compiling takes longer than everything else.
 _jitted = {name: jax.jit(partial(_counted, name)) for name in SOLVERS}
 each_solver = pytest.mark.parametrize("name", SOLVERS)
+# What treats all solvers alike by construction: the third differs from the first in its cost, and can wait.
+each_solver_in_time = pytest.mark.parametrize(
+    "name", ["wfr", "spherical_wfr", pytest.param("gaussian_hellinger", marks=pytest.mark.slow)]
+)
 
 
 def _pair(seed=0, sizes=(5, 4), dim=2, scale=1.0):
@@ -41,7 +46,7 @@ def _assert_meet(one, other):
     assert other.lower_bound <= one.value * (1 + 1e-9)
 
 
-@each_solver
+@each_solver_in_time
 def test_jit_and_vmap_agree_with_one_by_one(name):
     pairs = [_pair(i) for i in range(3)]
     alphas = jnp.array([0.1, 1.0, 30.0])
@@ -66,12 +71,14 @@ def test_forward_and_reverse_derivatives_agree_with_differences(name):
 
     @jax.jit
     def both(p):
-        return jax.grad(value)(p), jax.jvp(value, (p,), (direction,))
+        # One forward derivative and its transpose, so that the program holds one solver.
+        found, forward = jax.linearize(value, p)
+        return found, forward(direction), jax.linear_transpose(forward, p)(jnp.ones_like(found))[0]
 
-    gradient, (_, forward) = both(point)
+    _, forward, gradient = both(point)
     np.testing.assert_allclose(tree_dot(gradient, direction), forward, rtol=1e-9)
     # The step outweighs the gap, which the difference carries.
-    expected = directional_difference(lambda p: both(p)[1][0], point, direction, step=1e-3)
+    expected = directional_difference(lambda p: both(p)[0], point, direction, step=1e-3)
     np.testing.assert_allclose(forward, expected, rtol=1e-4)
 
 
@@ -80,30 +87,25 @@ def test_single_precision_is_kept(name):
     pair = tuple(measure.normalise() for measure in _pair())
     rough = jax.jit(partial(SOLVERS[name], tolerance=1e-3))
     for alpha in (1e-2, ALPHA, 1e4, np.inf):
-        result = rough(*single_precision(pair), jnp.float32(alpha))
+        result = rough(*single_precision(pair), np.float32(alpha))
         floats = [leaf for leaf in jax.tree.leaves(result) if jnp.issubdtype(leaf.dtype, jnp.floating)]
         assert {leaf.dtype for leaf in floats} == {jnp.dtype(jnp.float32)}
         assert result.converged
-        expected = _jitted[name](*pair, jnp.asarray(alpha)).value
+        expected = _jitted[name](*pair, np.float64(alpha)).value
         np.testing.assert_allclose(result.value, expected, rtol=1.1e-3)
 
 
 @each_solver
 @pytest.mark.parametrize(("sizes", "dim"), [((1, 1), 1), ((3, 4), 40)])
-def test_every_size_is_legal(name, sizes, dim):
-    result = _jitted[name](*_pair(sizes=sizes, dim=dim, scale=dim**-0.5), jnp.asarray(ALPHA))
-    assert result.converged
-    assert result.gap <= 1e-4 * result.value
-    assert result.value > 0
-
-
-@each_solver
-def test_equal_shapes_are_traced_once(name):
-    # A shape of its own: tests that share it would count as well.
-    for seed, alpha in ((0, 0.5), (1, 2.0), (2, jnp.inf)):
-        pair = _pair(seed, sizes=(6, 3))
-        _jitted[name](*pair, jnp.asarray(alpha))
+def test_every_size_is_legal_and_traced_once(name, sizes, dim):
+    for seed, alpha in ((0, ALPHA), (1, 2.0), (2, np.inf)):
+        pair = _pair(seed, sizes=sizes, dim=dim, scale=dim**-0.5)
+        result = _jitted[name](*pair, np.float64(alpha))
         assert _traces[name, pair[0].position.shape, pair[1].position.shape] == 1
+        if np.isfinite(alpha):
+            assert result.converged
+            assert result.gap <= 1e-4 * result.value
+            assert result.value > 0
 
 
 @pytest.mark.parametrize(
@@ -160,13 +162,13 @@ def test_mistakes_are_refused(name):
 
 @each_solver
 def test_what_is_not_a_number_is_never_called_converged(name):
-    assert not _jitted[name](*_pair(), jnp.asarray(-1.0)).converged
+    assert not _jitted[name](*_pair(), np.float64(-1.0)).converged
 
 
-@each_solver
+@each_solver_in_time
 def test_arrays_of_numpy_and_mixed_precisions_are_taken(name):
     source, target = _pair()
     plain = jax.tree.map(np.asarray, source), single_precision(target)
     value = jax.jit(SOLVERS[name])(*plain, ALPHA).value
     assert value.dtype == jnp.float64
-    np.testing.assert_allclose(value, _jitted[name](source, target, jnp.asarray(ALPHA)).value, rtol=2e-4)
+    np.testing.assert_allclose(value, _jitted[name](source, target, ALPHA).value, rtol=2e-4)

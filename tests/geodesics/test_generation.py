@@ -1,5 +1,7 @@
 """Generated samples and densities of a flow, against quadrature and each other."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -25,21 +27,30 @@ def grid_measure():
     return Particles(grid(), jax.vmap(measures.standard_normal(1).log_density)(grid())).normalise()
 
 
+@partial(jax.jit, static_argnums=0)
+def both(potential, alpha, params, target, points):
+    """Log-density at the points, and the measure generated from the target: one program for every alpha."""
+    geometry, options = dynamics.Geometry(alpha), {"num_steps": 32}
+    log_density = geodesics.log_density(
+        potential,
+        geometry,
+        params,
+        points,
+        measures.standard_normal(1).log_density,
+        log_normaliser=geodesics.log_normaliser(potential, geometry, params, target, **options),
+        **options,
+    )
+    return log_density, geodesics.generate(potential, geometry, params, target, **options)
+
+
 @pytest.mark.parametrize("alpha", [1.0, 5.0, jnp.inf])
 def test_density_integrates_to_one_and_matches_generated_moments(learned, alpha):
     potential, params = learned
-    geometry = dynamics.Geometry(alpha)
-    target, points = grid_measure(), grid()
-    log_density_of = measures.standard_normal(1).log_density
-    options = {"num_steps": 32}
-    normaliser = geodesics.log_normaliser(potential, geometry, params, target, **options)
-    log_density = geodesics.log_density(
-        potential, geometry, params, points, log_density_of, log_normaliser=normaliser, **options
-    )
+    points = grid()
+    log_density, generated = both(potential, alpha, params, grid_measure(), points)
     density = jnp.exp(log_density)
     width = points[1, 0] - points[0, 0]
     np.testing.assert_allclose(jnp.sum(density) * width, 1, rtol=1e-4)
-    generated = geodesics.generate(potential, geometry, params, target, **options)
     np.testing.assert_allclose(generated.mass, 1, rtol=1e-12)
     for power in (1, 2):
         by_density = jnp.sum(density * points[:, 0] ** power) * width

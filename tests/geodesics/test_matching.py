@@ -9,12 +9,17 @@ from wfr_flows import dynamics, geodesics, measures, potentials, static, trainin
 from wfr_flows.measures import Particles
 
 
+@jax.jit
+def _semi_coupling(source, target, alpha):
+    result = static.spherical_wfr(source, target, alpha, tolerance=1e-4)
+    return static.semi_coupling(result, source, target, alpha)
+
+
 def coupled(alpha, count=40):
     """A translated Gaussian: both ends on the same quantiles."""
     node = jax.scipy.stats.norm.ppf((jnp.arange(count) + 0.5) / count)[:, None]
     source, target = (Particles(x, jnp.full(count, -jnp.log(count))) for x in (node + 1.2, node))
-    result = static.spherical_wfr(source, target, alpha, tolerance=1e-4)
-    return source, target, static.semi_coupling(result, source, target, alpha)
+    return source, target, _semi_coupling(source, target, alpha)
 
 
 def test_wasserstein_translation_is_the_minimiser():
@@ -43,7 +48,7 @@ def test_dirac_pair_is_matched_exactly_at_any_alpha():
         return mean - jnp.vdot(state.velocity[0], x - state.position[0])
 
     exact = potentials.from_function(value)
-    loss = geodesics.matching(exact, dynamics.Geometry(alpha), diracs)
+    loss = jax.jit(geodesics.matching(exact, dynamics.Geometry(alpha), diracs))
     assert loss({}, jax.random.key(0)) < 1e-20
 
 
@@ -54,7 +59,8 @@ def test_action_of_the_targets_is_the_distance(alpha):
     _, _, diracs = coupled(alpha)
     zero = potentials.quadratic(1)
     loss = geodesics.matching(zero, dynamics.Geometry(alpha), diracs, num_times=64, num_pairs=512)
-    values = jax.vmap(lambda key: loss(zero.init(key), key))(jax.random.split(jax.random.key(0), 20))
+    keys = jax.random.split(jax.random.key(0), 20)
+    values = jax.jit(jax.vmap(lambda key: loss(zero.init(key), key)))(keys)
     distance = static.spherical_from_plain(static.coupling_cost(diracs, alpha), alpha)
     energy, mass = energy_on_the_way(diracs, alpha, (jnp.arange(500) + 0.5) / 500)
     np.testing.assert_allclose(jnp.mean(jnp.sum(mass * energy, axis=1)), distance, rtol=1e-3)

@@ -76,7 +76,7 @@ def test_at_rest_the_loss_is_the_energy_of_the_plans(spherical):
     chain = geodesics.chain(keys[0], [0.0, 2.0, 3.0], snapshots, geometry)
     field = dynamics.free_field(2, width=2)
     loss = geodesics.chain_matching(field, geometry, chain, num_times=64, num_pairs=256)
-    values = jax.vmap(loss, (None, 0))(field.init(keys[0]), jax.random.split(keys[1], 20))
+    values = jax.jit(jax.vmap(loss, (None, 0)))(field.init(keys[0]), jax.random.split(keys[1], 20))
     # Mean by mass, where the mass is half of what all plans of a window start and end with.
     mass = jnp.mean(jnp.sum(chain.diracs.source_mass + chain.diracs.target_mass, axis=1)) / 2
     expected = jnp.mean(chain.upper) / mass
@@ -126,3 +126,25 @@ def test_learned_dynamics_of_two_clusters_carry_the_right_masses():
 def test_what_is_no_chain_is_refused(time, snapshots, geometry, message):
     with pytest.raises(ValueError, match=message):
         geodesics.chain(jax.random.key(0), time, snapshots, geometry)
+
+
+def test_along_the_exact_field_the_misfit_vanishes_and_rises_with_any_change(three):
+    snapshots, chain = three
+    field, params = exact_field(chain)
+    misfit = jax.jit(geodesics.push_misfit(field, PLAIN, chain.time, snapshots, num_steps=32))
+    assert misfit(params, jax.random.key(0)) < 1e-4  # windows are left 1e-5 early
+    far = params._replace(target=params.target + 0.5)
+    heavy = params._replace(target_mass=1.5 * params.target_mass)
+    for changed in (far, heavy):
+        assert misfit(changed, jax.random.key(0)) > 1e-2
+
+
+def test_the_misfit_is_energy_distance_and_squared_error_of_mass():
+    """Of a field at rest, from one snapshot to two others."""
+    still = dynamics.Field(lambda key: {}, lambda params, t, x: dynamics.Rates(0 * x, 0 * t))
+    snapshots = [dirac([0.0], 1.0), dirac([2.0], 1.0), dirac([0.0], 0.5)]
+    misfit = geodesics.push_misfit(still, PLAIN, [0.0, 1.0, 2.0], snapshots)
+    np.testing.assert_allclose(misfit({}, jax.random.key(0)), (4.0 + 1.0) / 2, rtol=1e-12)
+    large = [Particles(jnp.tile(s.position, (9, 1)), jnp.tile(s.log_weight, 9)) for s in snapshots]
+    drawn = geodesics.push_misfit(still, PLAIN, [0.0, 1.0, 2.0], large, num_particles=3)
+    np.testing.assert_allclose(drawn({}, jax.random.key(0)), (4.0 + 1.0) / 2, rtol=1e-12)

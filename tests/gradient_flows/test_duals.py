@@ -85,7 +85,9 @@ def test_links_are_positive_and_begin_at_one(key):
     for link in (gradient_flows.exponential, gradient_flows.softplus, gradient_flows.squared):
         ratio = gradient_flows.log_ratio(2, width=4, depth=1, link=link)
         np.testing.assert_allclose(ratio.log_value(ratio.init(key), x), 0.0, atol=1e-6)
-        assert jnp.all(jnp.isfinite(link.log_value(jnp.array([-40.0, 0.0, 40.0]))))
+        far = jnp.array([-300.0, -20.0, 0.0, 300.0], jnp.float32)
+        assert jnp.all(jnp.isfinite(link.log_value(far)))
+        assert jnp.all(jnp.isfinite(jax.vmap(jax.grad(link.log_value))(far)))
 
 
 def test_dropout_is_on_with_a_key_and_off_without(key):

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from wfr_flows import gradient_flows, measures
+from wfr_flows import gradient_flows, measures, training
 
 DIM = 2
 CURVATURE = jnp.array([[1.5, 0.3], [0.3, 0.8]])
@@ -114,7 +114,7 @@ def test_explicit_scheme_is_the_push_by_the_interaction(key):
 
     energy = gradient_flows.FreeEnergy(interaction=kernel)
     method = gradient_flows.variational_jko(
-        energy, MAP, num_iterations=1, batch=None, forward_backward=True, num_sources=6
+        energy, MAP, num_iterations=50, batch=None, forward_backward=True, num_sources=6
     )
     cloud = measures.particles(np.random.default_rng(0).normal(size=(6, DIM)), np.arange(1.0, 7.0))
     state, info = jax.jit(method.step)(key, method.init((key, cloud)), 0.3)
@@ -143,6 +143,17 @@ def test_weights_mean_repetition_and_precision_is_kept(key, float64):
             ends.append(measures.moments(state.particles))
         np.testing.assert_allclose(ends[0][0], ends[1][0], atol=1e-5)
         np.testing.assert_allclose(ends[0][1], ends[1][1], atol=1e-5)
+
+
+def test_a_step_that_is_not_finite_stops_the_training_loop(key):
+    method = gradient_flows.variational_jko(
+        gradient_flows.FreeEnergy(potential=quadratic), MAP, num_iterations=2, batch=None
+    )
+    start = method.init((key, gaussian_cloud(5)))
+    with pytest.raises(training.NonFiniteError) as caught:
+        training.run(method, key, start._replace(previous_step_size=jnp.ones(())), lambda key: jnp.nan, 1)
+    assert caught.value.step == 0
+    np.testing.assert_array_equal(caught.value.state.particles.position, start.particles.position)
 
 
 def test_impossible_options_are_refused():

@@ -42,13 +42,15 @@ def multiscale(monkeypatch):
 
 
 def _clouds(dim, masses=(1.0, 1.0), zeros=False):
+    """In a subspace of three dimensions, so that one program serves all."""
     random = np.random.default_rng(dim)
     clouds = []
     for size, mass, shift in ((NUM_SOURCE, masses[0], 0.0), (NUM_TARGET, masses[1], 0.7)):
         weight = random.uniform(0.1, 1.0, size)
         if zeros:
             weight[:: size // 20] = 0.0
-        clouds.append(particles(random.normal(size=(size, dim)) + shift, mass * weight / weight.sum()))
+        position = np.pad(random.normal(size=(size, dim)) + shift, ((0, 0), (0, 3 - dim)))
+        clouds.append(particles(position, mass * weight / weight.sum()))
     return clouds
 
 

@@ -5,7 +5,18 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from wfr_flows.cli import density, distance, generate, generate_from, geodesic, posterior, snapshots
+from wfr_flows.cli import (
+    density,
+    distance,
+    generate,
+    generate_from,
+    geodesic,
+    posterior,
+    ratio,
+    sample,
+    snapshots,
+    transport,
+)
 from wfr_flows.cli.options import InputError
 from wfr_flows.cli.table import complain
 
@@ -19,7 +30,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     parser = _Parser(prog="wfr-flows", description="Wasserstein-Fisher-Rao geometry on your data.")
     commands = parser.add_subparsers(dest="command", required=True, parser_class=_Parser)
-    for command in (geodesic, distance, posterior, generate, generate_from, density, snapshots):
+    modules = (geodesic, distance, posterior, generate, density, snapshots, sample, generate_from)
+    for command in (*modules, transport, ratio):
         command.add_parser(commands)
     try:
         options = parser.parse_args(arguments)

@@ -46,6 +46,13 @@ def count(text: str) -> int:
     return int(text)
 
 
+def count_or_zero(text: str) -> int:
+    """A whole number >= 0, of steps that may be left out."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text} is no count; give a whole number >= 0")
+    return int(text)
+
+
 def add_training(group, *, matching: str, refinement: str, batch: str, matching_weight: float) -> None:
     """Add the options that tune a learned flow; the texts tell the defaults that the command picks."""
     add = group.add_argument

@@ -1,7 +1,7 @@
 """``wfr-flows snapshots``: dynamics with growth through snapshots in time, from one table."""
 
 import argparse
-import json
+import sys
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,18 +15,19 @@ from rich.table import Table
 from wfr_flows import geodesics, potentials, static, training
 from wfr_flows.cli.directory import check_directory, making, read_json, refuse_to_replace
 from wfr_flows.cli.files import told_in_one_sentence, write_arrays, write_atomically, write_figure
-from wfr_flows.cli.options import InputError, count, positive, seed
+from wfr_flows.cli.options import InputError, count, count_or_zero, pick, positive, seed
 from wfr_flows.cli.progress import Bars, Clock
-from wfr_flows.cli.table import complain
+from wfr_flows.cli.table import complain, to_json
 from wfr_flows.dynamics import Field, Geometry, Trajectory, batched, free_field, potential_field, windowed
 from wfr_flows.geodesics import Chain
-from wfr_flows.measures import Particles, Snapshots, by_time, padded, read_with_column
+from wfr_flows.measures import Particles, Snapshots, by_time, padded, read_with_column, write_annotated
 from wfr_flows.typing import Array, Key, Params
 
 DESCRIPTION = """\
 Learn how points move and grow through snapshots in time, from a table with a column of times: certified
 Wasserstein-Fisher-Rao plans between neighbouring snapshots, and one field of velocity and growth matched to
-them without simulation. Masses are weights, or else numbers of points, relative to the first snapshot.
+them without simulation, then refined by it. Masses are weights, or else numbers of points, relative to the
+first snapshot.
 
 Writes summary.json, cells.npz (velocity, growth and mass at every point of the table), trajectories.npz (the
 first snapshot carried through time), snapshots.png and the parameters in checkpoint/; for an AnnData table
@@ -36,8 +37,6 @@ also cells.h5ad, the table with what cells.npz holds.
 RESULTS = ("summary.json", "cells.npz", "trajectories.npz", "snapshots.png", "checkpoint", "cells.h5ad")
 _STEPS_IN_A_WINDOW = 16
 _ONE_SIDED = 1e-4
-_BLUR = 0.015
-_WEIGHT_DECAY = 0.003
 
 
 class Task(NamedTuple):
@@ -83,7 +82,12 @@ def add_parser(commands) -> None:
     add("--quick", action="store_true", help="a smaller, rougher run")
     add("--json", action="store_true", help="print JSON instead of a table")
     tuning = parser.add_argument_group("tuning")
-    tuning.add_argument("--steps", type=count, help="of matching (8000; quick 1000)")
+    tuning.add_argument("--matching-steps", type=count, help="steps on the plans (8000; quick 1000)")
+    tuning.add_argument(
+        "--refinement-steps",
+        type=count_or_zero,
+        help="steps by simulation, which bring back particles that stray (200; quick 25; 0: none)",
+    )
     tuning.add_argument("--width", type=count, default=32, help="width of the networks (32)")
     tuning.add_argument(
         "--num-particles", type=count, default=2900, help="of a snapshot for its plans, at most (2900)"
@@ -106,8 +110,8 @@ def run(options: argparse.Namespace) -> int:
         with clock.stage("plans"), told_in_one_sentence():
             chain = geodesics.chain(chain_key, *seen[:2], task.geometry, num_particles=options.num_particles)
             jax.block_until_ready(chain)
-        with making(options.out), clock.stage("matching"):
-            learned = _learn(learn_key, options, task, chain, console)
+        with making(options.out), clock.stage("training"):
+            learned = _learn(learn_key, options, task, seen, chain, console)
     except training.NonFiniteError as error:
         complain(str(error))
         return 1
@@ -155,7 +159,9 @@ def _automatic_alpha(measures: list[Particles]) -> float:
     return float(np.mean([2 * solve(a, b).value for a, b in zip(same, same[1:], strict=False)]))
 
 
-def _learn(key: Key, options: argparse.Namespace, task: Task, chain: Chain, console: Console) -> Learned:
+def _learn(
+    key: Key, options: argparse.Namespace, task: Task, seen: Snapshots, chain: Chain, console: Console
+) -> Learned:
     dim = task.center.size
     one = (
         potential_field(potentials.mlp(dim, width=options.width), task.geometry)
@@ -163,23 +169,24 @@ def _learn(key: Key, options: argparse.Namespace, task: Task, chain: Chain, cons
         else free_field(dim, width=options.width)
     )
     field = one if options.joint else windowed(one, chain.time)
-    num_steps = options.steps or (1000 if options.quick else 8000)
-    loss = geodesics.chain_matching(field, task.geometry, chain, blur=_BLUR)
-    optimiser = geodesics.cosine_muon(num_steps, weight_decay=_WEIGHT_DECAY)
-    method = geodesics.matching_method(loss, optimiser)
-    init_key, train_key = jax.random.split(key)
+    steps = {
+        "matching": pick(options, "matching_steps", 8000, 1000),
+        "refinement": pick(options, "refinement_steps", 200, 25),
+    }
     with Bars(console) as bars:
-        bars.add("matching", num_steps)
-        state = training.run(
-            method,
-            train_key,
-            method.init(jax.jit(field.init)(init_key)),
-            lambda _: (),
-            num_steps,
-            chunk_size=min(250, num_steps),
-            on_chunk=lambda chunk: bars.show("matching", chunk.step, loss=chunk.info[0]),
+        for phase in (phase for phase, num_steps in steps.items() if num_steps):
+            bars.add(phase, steps[phase])
+        params = geodesics.fit_chain(
+            key,
+            field,
+            task.geometry,
+            chain,
+            seen.measure,
+            matching_steps=steps["matching"],
+            refinement_steps=steps["refinement"],
+            on_chunk=lambda phase, chunk: bars.show(phase, chunk.step, loss=chunk.info[0]),
         )
-    return Learned(field, state.params, chain)
+    return Learned(field, params, chain)
 
 
 def _carried(task: Task, learned: Learned) -> Trajectory:
@@ -284,22 +291,15 @@ def _write(options, task: Task, learned: Learned, trajectory: Trajectory, summar
         )
         write_figure(options.out / "snapshots.png", figure)
         if options.table.endswith(".h5ad"):
-            _write_anndata(options, at_points)
-        write_atomically(options.out / "summary.json", json.dumps(summary, indent=2).encode())
-
-
-def _write_anndata(options: argparse.Namespace, at_points: dict[str, np.ndarray]) -> None:
-    import anndata  # noqa: PLC0415  optional; the table was read with it
-
-    data = anndata.read_h5ad(options.table)
-    data.obsm["wfr_velocity"] = at_points["velocity"]
-    data.obs["wfr_growth"], data.obs["wfr_mass"] = at_points["growth"], at_points["mass"]
-    data.write_h5ad(options.out / "cells.h5ad")
+            obs = {"wfr_growth": at_points["growth"], "wfr_mass": at_points["mass"]}
+            cells = {"wfr_velocity": at_points["velocity"]}
+            write_annotated(options.table, options.out / "cells.h5ad", obs, cells)
+        write_atomically(options.out / "summary.json", to_json(summary).encode())
 
 
 def _report(options: argparse.Namespace, summary: dict[str, Any], console: Console) -> None:
     if options.json:
-        print(json.dumps(summary, indent=2))  # noqa: T201  what --json asks for
+        sys.stdout.write(to_json(summary) + "\n")
         return
     table = Table(title=f"Snapshots, alpha = {summary['alpha']:.4g}")
     for name in ("time", "points", "mass", "W₁", "relative mass error"):

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -16,7 +17,7 @@ def show(
 ) -> None:
     """Print the summary with ``--json``, otherwise the rows and where the file is."""
     if options.json:
-        sys.stdout.write(json.dumps(summary, indent=2, allow_nan=False) + "\n")
+        sys.stdout.write(to_json(summary) + "\n")
         return
     console = Console(highlight=False)
     table = Table(title=escape(title), show_header=False)
@@ -24,6 +25,19 @@ def show(
         table.add_row(*row)
     console.print(table)
     console.print(f"Written to {options.out}", markup=False)
+
+
+def to_json(summary: Any) -> str:
+    """JSON, with null for numbers that are not finite, which JSON does not have."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: plain(inner) for name, inner in value.items()}
+        if isinstance(value, list | tuple):
+            return [plain(inner) for inner in value]
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    return json.dumps(plain(summary), indent=2, allow_nan=False)
 
 
 def complain(message: str) -> None:

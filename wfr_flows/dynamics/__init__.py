@@ -9,7 +9,15 @@ from wfr_flows.dynamics.field import (
     potential_field,
     windowed,
 )
-from wfr_flows.dynamics.flow import FlowState, Trajectory, flow, time_grid, weighted_field
+from wfr_flows.dynamics.flow import (
+    FlowState,
+    Trajectory,
+    carry,
+    field_motion,
+    flow,
+    time_grid,
+    weighted_field,
+)
 from wfr_flows.dynamics.geometry import Geometry
 from wfr_flows.dynamics.integrate import RK4, VectorField, integrate
 
@@ -23,6 +31,8 @@ __all__ = [
     "Trajectory",
     "VectorField",
     "batched",
+    "carry",
+    "field_motion",
     "flow",
     "free_field",
     "integrate",

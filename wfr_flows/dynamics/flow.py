@@ -6,6 +6,7 @@ import diffrax
 import jax
 import jax.numpy as jnp
 
+from wfr_flows.dynamics.field import Field, batched
 from wfr_flows.dynamics.geometry import Geometry
 from wfr_flows.dynamics.integrate import VectorField, integrate
 from wfr_flows.measures import Particles
@@ -104,3 +105,44 @@ def flow(
         log_mass = jax.nn.logsumexp(measure.log_weight)
         log_weight = jax.nn.log_softmax(log_weight, axis=-1) + log_mass
     return Trajectory(grid.astype(log_weight.dtype), states.position, log_weight, states.log_det)
+
+
+def carry(
+    field: Field,
+    geometry: Geometry,
+    params: Params,
+    measure: Particles,
+    grid: Float[Array, " k"],
+    *,
+    solver: diffrax.AbstractSolver | None = None,
+    tolerance: float | None = None,
+) -> Trajectory:
+    """Carry weighted particles along any field, forward or back.
+
+    Args:
+      field, params: see `dynamics.Field`.
+      geometry: at ``alpha = inf`` nothing grows, whatever the field says; a spherical one keeps the mass.
+      measure: particles at time ``grid[0]``.
+      grid: ``[k]`` times; decreasing for the way back.
+      solver, tolerance: as in `integrate`.
+
+    Returns:
+      A `Trajectory`; its log-determinants are 0.
+    """
+    start = measure.position, measure.log_weight
+    motion = field_motion(field, geometry)
+    position, log_weight = integrate(motion, start, params, grid, solver=solver, tolerance=tolerance)
+    if geometry.spherical:
+        log_weight = jax.nn.log_softmax(log_weight, axis=-1) + jax.nn.logsumexp(measure.log_weight)
+    return Trajectory(grid.astype(log_weight.dtype), position, log_weight, jnp.zeros_like(log_weight))
+
+
+def field_motion(field: Field, geometry: Geometry) -> VectorField:
+    """``d(x, log w)/dt = (v, g)`` of a batch, ``g = 0`` at ``alpha = inf``."""
+    rates_at = batched(field)
+
+    def motion(t: Scalar, state: tuple[Array, Array], params: Params) -> tuple[Array, Array]:
+        rates = rates_at(params, t, state[0])
+        return rates.velocity, jnp.where(geometry.inverse_alpha > 0, rates.growth, 0.0)
+
+    return motion

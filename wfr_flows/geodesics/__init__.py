@@ -1,13 +1,13 @@
 """Learned geodesics: matching, the UOT-gen objective, weighted generation, densities, online updates."""
 
 from wfr_flows.geodesics.density import carried_log_density, gauge_flow, log_density, log_normaliser
-from wfr_flows.geodesics.fit import fit
+from wfr_flows.geodesics.fit import fit, fit_chain
 from wfr_flows.geodesics.generate import generate
 from wfr_flows.geodesics.generator import Generator, Learned, generator, whitening
 from wfr_flows.geodesics.matching import Loss, matching, matching_method, zero_loss
 from wfr_flows.geodesics.objective import Objective, RunningCosts, objective, running_costs
 from wfr_flows.geodesics.online import Online, begin, update
-from wfr_flows.geodesics.snapshots import Chain, chain, chain_matching, push, window_actions
+from wfr_flows.geodesics.snapshots import Chain, chain, chain_matching, push, push_misfit, window_actions
 from wfr_flows.geodesics.uot_gen import cosine_muon, uot_gen
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "chain_matching",
     "cosine_muon",
     "fit",
+    "fit_chain",
     "gauge_flow",
     "generate",
     "generator",
@@ -33,6 +34,7 @@ __all__ = [
     "matching_method",
     "objective",
     "push",
+    "push_misfit",
     "running_costs",
     "uot_gen",
     "update",

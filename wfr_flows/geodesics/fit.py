@@ -1,14 +1,15 @@
-"""A potential between two laws: the certified plan, matching on it, refinement against the density."""
+"""Plans, matching on them, refinement: a potential between two laws, a field through snapshots."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 import jax
 
 from wfr_flows import static
-from wfr_flows.dynamics import Geometry
+from wfr_flows.dynamics import Field, Geometry
 from wfr_flows.geodesics.matching import Loss, matching, matching_method, zero_loss
+from wfr_flows.geodesics.snapshots import Chain, chain_matching, push_misfit
 from wfr_flows.geodesics.uot_gen import Schedule, cosine_muon, uot_gen
 from wfr_flows.measures import Distribution, Particles
 from wfr_flows.potentials import Potential
@@ -80,11 +81,64 @@ def fit(
     return run(method, refine_key, state, draw, refinement_steps, on_chunk=tell).average
 
 
-def _matched(
-    key: Key, params: Params, match: Loss, num_steps: int, on_chunk: Callable[[Chunk], None]
+def fit_chain(
+    key: Key,
+    field: Field,
+    geometry: Geometry,
+    chain: Chain,
+    snapshots: Sequence[Particles],
+    *,
+    start: Params | None = None,
+    matching_steps: int = 8000,
+    refinement_steps: int = 200,
+    misfit_weight: float = 10.0,
+    blur: float = 0.005,
+    weight_decay: float = 0.003,
+    learning_rate: float = 1e-3,
+    on_chunk: Callable[[str, Chunk], None] = lambda phase, chunk: None,
 ) -> Params:
-    method = matching_method(match, cosine_muon(num_steps))
-    return run(method, key, method.init(params), lambda _: (), num_steps, on_chunk=on_chunk).params
+    """Parameters of the field that carries the first of several snapshots through the others.
+
+    `chain_matching` comes first. Then a few steps of it plus ``misfit_weight`` times `push_misfit` see what
+    becomes of particles, and bring back those that stray.
+
+    Args:
+      field, geometry: of the windows, as in `chain_matching`.
+      chain: the plans, from `chain`.
+      snapshots: what the plans are between, at ``chain.time``; their spread should be about 1.
+      start: parameters to begin with; those of ``field.init`` by default.
+      matching_steps, refinement_steps: of either phase; 0 leaves one out.
+      misfit_weight: of the simulation's loss.
+      blur: of `chain_matching`.
+      weight_decay: a little keeps the field tame where there is no data.
+      learning_rate: of the refinement.
+      on_chunk: called on the host as in `training.run`, after the name of the phase, matching or refinement.
+    """
+    init_key, match_key, refine_key = jax.random.split(key, 3)
+    params = jax.jit(field.init)(init_key) if start is None else start
+    match = chain_matching(field, geometry, chain, blur=blur)
+    misfit = _scaled(misfit_weight, push_misfit(field, geometry, chain.time, snapshots))
+    tell = partial(on_chunk, "matching")
+    params = _matched(match_key, params, match, matching_steps, tell, weight_decay=weight_decay)
+    return _matched(
+        refine_key,
+        params,
+        lambda params, key: match(params, key) + misfit(params, key),
+        refinement_steps,
+        partial(on_chunk, "refinement"),
+        learning_rate=learning_rate,
+        weight_decay=weight_decay,
+    )
+
+
+def _matched(
+    key: Key, params: Params, loss: Loss, num_steps: int, on_chunk: Callable[[Chunk], None], **options: float
+) -> Params:
+    if num_steps == 0:
+        return params
+    method = matching_method(loss, cosine_muon(num_steps, **options))
+    state, chunk_size = method.init(params), min(num_steps, 250)
+    return run(method, key, state, lambda _: (), num_steps, chunk_size=chunk_size, on_chunk=on_chunk).params
 
 
 def _ends(

@@ -33,6 +33,14 @@ from wfr_flows.gradient_flows.icnn_jko import (
 from wfr_flows.gradient_flows.interaction import interaction_energy, interaction_force
 from wfr_flows.gradient_flows.line import Cells, line_jko
 from wfr_flows.gradient_flows.maps import TransportMap, affine, gradient_of, residual
+from wfr_flows.gradient_flows.particles import (
+    ProximalInfo,
+    SteinState,
+    euler_maruyama,
+    langevin,
+    proximal_recursion,
+    svgd,
+)
 from wfr_flows.gradient_flows.ratios import Link, LogRatio, exponential, log_ratio, softplus, squared
 from wfr_flows.gradient_flows.saddle import Dual, FreeEnergy, dual_of, fit_ratio, look, saddle, value_of
 from wfr_flows.gradient_flows.variational_jko import (
@@ -60,8 +68,10 @@ __all__ = [
     "Link",
     "LogRatio",
     "Move",
+    "ProximalInfo",
     "Reference",
     "Sample",
+    "SteinState",
     "TransportMap",
     "Whitening",
     "affine",
@@ -72,6 +82,7 @@ __all__ = [
     "cosine_adam",
     "dual_of",
     "entropy",
+    "euler_maruyama",
     "evolve",
     "exponential",
     "fit_ratio",
@@ -84,17 +95,20 @@ __all__ = [
     "interaction_energy",
     "interaction_force",
     "line_jko",
+    "langevin",
     "log_ratio",
     "look",
     "negative_entropy",
     "porous_energy",
     "potential_energy",
     "power_entropy",
+    "proximal_recursion",
     "push",
     "residual",
     "saddle",
     "softplus",
     "squared",
+    "svgd",
     "total",
     "trajectory",
     "value_of",

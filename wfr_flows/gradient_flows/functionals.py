@@ -42,7 +42,7 @@ def negative_entropy(temperature: ArrayLike = 1.0) -> Functional:
     """``β⁻¹ ∫ρ log ρ``, with ``β⁻¹`` the temperature."""
 
     def functional(particles: Particles, log_density: Float[Array, " n"]) -> Scalar:
-        return temperature * jnp.vdot(particles.weight, log_density)
+        return jnp.asarray(temperature, log_density.dtype) * jnp.vdot(particles.weight, log_density)
 
     return functional
 
@@ -71,9 +71,11 @@ def free_energy(target_log_density: LogDensity, temperature: ArrayLike = 1.0) ->
       target_log_density: ``log π``, up to a constant, which the value then lacks.
       temperature: ``β⁻¹ > 0``.
     """
-    return total(
-        potential_energy(lambda x: -temperature * target_log_density(x)), negative_entropy(temperature)
-    )
+
+    def potential(x: Float[Array, " d"]) -> Scalar:
+        return -jnp.asarray(temperature, x.dtype) * target_log_density(x)
+
+    return total(potential_energy(potential), negative_entropy(temperature))
 
 
 def total(*functionals: Functional) -> Functional:

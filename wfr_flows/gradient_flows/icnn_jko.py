@@ -9,7 +9,7 @@ import optax
 
 from wfr_flows.dynamics import Trajectory
 from wfr_flows.gradient_flows.functionals import Functional, LogDensity
-from wfr_flows.measures import Particles, moments, with_moments
+from wfr_flows.measures import Particles, centre_and_scale, moments, with_moments
 from wfr_flows.numerics import in_blocks
 from wfr_flows.potentials import ConvexPotential, pull_back, push_forward
 from wfr_flows.training import Method
@@ -47,13 +47,13 @@ class JKOState(NamedTuple):
     Attributes:
       sample: of ``ρ_k``.
       params: where the next step begins.
-      maps: with fresh samples only, ``[num_steps]`` maps, the identity from ``step`` on; else ().
+      maps: with fresh samples only, ``[num_steps]`` maps, the identity from ``step`` on; else None.
       step: ``k``.
     """
 
     sample: Sample
     params: Params
-    maps: ConvexMap | tuple[()]
+    maps: ConvexMap | None
     step: Int[Array, ""]
 
 
@@ -87,8 +87,7 @@ def icnn_jko(
     """Steps ``ρ_(k+1) = ∇ψ#ρ_k``, ``ψ`` of ``min_ψ E|∇ψ(x) - x|²/2h + F(∇ψ#ρ_k)`` ([JKO] eqs. 9-10).
 
     Every step minimises over batches of one sample of ``ρ_k``, with exact log-determinants, and moves all of
-    it once, at the end: ``K`` steps cost ``O(K)``, and all are the same compiled function. `evolve` and
-    `training.run` scan them.
+    it once, at the end: ``K`` steps cost ``O(K)``. `evolve` and `training.run` scan them.
 
     Args:
       potential: ``ψ``, for points of mean 0 and spread 1.
@@ -96,8 +95,8 @@ def icnn_jko(
       optimiser: an optax transformation, begun anew in every step; let its rate fall to 0 over
         ``num_iterations``.
       num_iterations: updates in a step.
-      batch: how many neighbours of the sample an update sees, from a random place on, moved to its mean and
-        covariance; all of it if it has no more. So let them lie in random order, or evenly spread.
+      batch: neighbours in the sample (in random order, or evenly spread) that an update sees, moved to its
+        mean and covariance; all of it if it has no more.
       restart: begin every step at the identity, not where the last one ended.
       fresh: ``key -> Sample`` of ``ρ_0``, to carry a new sample through all maps at every step. The default
         keeps the first one.
@@ -110,56 +109,82 @@ def icnn_jko(
     Raises:
       ValueError: counts below 1, ``num_steps`` without ``fresh``, or the reverse.
     """
+    _check(num_iterations, batch, fresh, num_steps)
+
+    def step(key: Key, state: JKOState, step_size: ArrayLike) -> tuple[JKOState, JKOInfo]:
+        start_key, draw_key, key = jax.random.split(key, 3)
+        sample = state.sample
+        if fresh is not None and state.maps is not None:
+            sample = carry(potential, state.maps, fresh(draw_key))
+        step_size = jnp.asarray(step_size, sample.log_density.dtype)
+        start = potential.init(start_key) if restart else state.params
+        before = ConvexMap(start, *centre_and_scale(sample.particles))
+
+        def loss(params: Params, some: Sample) -> Scalar:
+            moved, transport = _moved(potential, before._replace(params=params), some)
+            return transport / step_size + functional(*moved)
+
+        draw, keys = _batches(sample, batch), jax.random.split(key, num_iterations)
+        params, values = _minimise(keys, loss, start, draw, optimiser, potential.project)
+        return _advanced(
+            potential, functional, state, sample, before._replace(params=params), step_size, values
+        )
+
+    return Method(lambda start: _begin(potential, start[0], start[1], num_steps), step)
+
+
+def _begin(potential: ConvexPotential, key: Key, sample: Sample, num_steps: int) -> JKOState:
+    params, maps = potential.init(key), None
+    if num_steps:
+        one = ConvexMap(params, *centre_and_scale(sample.particles))
+        maps = jax.tree.map(lambda leaf: jnp.stack([leaf] * num_steps), one)
+    sample = sample._replace(particles=sample.particles.normalise())
+    return JKOState(sample, params, maps, jnp.zeros((), jnp.int32))
+
+
+def _advanced(
+    potential: ConvexPotential,
+    functional: Functional,
+    state: JKOState,
+    sample: Sample,
+    learned: ConvexMap,
+    step_size: Scalar,
+    loss: Float[Array, " i"],
+) -> tuple[JKOState, JKOInfo]:
+    """All of the sample moved by the map of a step; a flow with fresh samples keeps the map."""
+    moved, transport = _moved(potential, learned, sample)
+    maps = state.maps
+    if maps is not None:
+        maps = jax.tree.map(lambda every, one: every.at[state.step].set(one), maps, learned)
+    info = JKOInfo(learned, functional(*moved), transport / step_size, loss)
+    return JKOState(moved, learned.params, maps, state.step + 1), info
+
+
+def _check(num_iterations: int, batch: int, fresh: Callable | None, num_steps: int) -> None:
     if num_iterations < 1 or batch < 1:
         raise ValueError(f"num_iterations is {num_iterations} and batch {batch}; give at least 1.")
     if (fresh is None) != (num_steps == 0) or num_steps < 0:
         raise ValueError(f"num_steps is {num_steps}; give how many there may be with fresh, and 0 without.")
 
-    def init(start: tuple[Key, Sample]) -> JKOState:
-        key, sample = start
-        params = potential.init(key)
-        one = ConvexMap(params, *_frame(sample.particles))
-        maps = () if fresh is None else jax.tree.map(lambda leaf: jnp.stack([leaf] * num_steps), one)
-        sample = sample._replace(particles=sample.particles.normalise())
-        return JKOState(sample, params, maps, jnp.zeros((), jnp.int32))
 
-    def loss(params: Params, frame: ConvexMap, sample: Sample, step_size: Scalar) -> Scalar:
-        moved, transport = _moved(potential, frame._replace(params=params), sample)
-        return transport / step_size + functional(*moved)
+def _minimise(
+    keys: Key,
+    loss: Callable[[Params, Sample], Scalar],
+    params: Params,
+    draw: Callable[[Key], Sample],
+    optimiser: optax.GradientTransformation,
+    project: Callable[[Params], Params],
+) -> tuple[Params, Float[Array, " i"]]:
+    """Projected descent on drawn batches, an update for every key; also the losses."""
 
-    def minimise(key: Key, frame: ConvexMap, sample: Sample, step_size: Scalar) -> tuple[Params, Array]:
-        draw = _batches(sample, batch)
+    def update(now, key: Key):
+        params, state = now
+        value, gradient = jax.value_and_grad(loss)(params, draw(key))
+        change, state = optimiser.update(gradient, state, params)
+        return (project(optax.apply_updates(params, change)), state), value
 
-        def update(carry, key: Key):
-            params, state = carry
-            value, gradient = jax.value_and_grad(loss)(params, frame, draw(key), step_size)
-            change, state = optimiser.update(gradient, state, params)
-            return (potential.project(optax.apply_updates(params, change)), state), value
-
-        start = frame.params, optimiser.init(frame.params)
-        (params, _), values = jax.lax.scan(update, start, jax.random.split(key, num_iterations))
-        return params, values
-
-    def step(key: Key, state: JKOState, step_size: ArrayLike) -> tuple[JKOState, JKOInfo]:
-        start_key, draw_key, key = jax.random.split(key, 3)
-        sample = state.sample
-        if fresh is not None:
-            sample = carry(potential, state.maps, fresh(draw_key))
-        step_size = jnp.asarray(step_size, sample.log_density.dtype)
-        start = potential.init(start_key) if restart else state.params
-        learned = ConvexMap(start, *_frame(sample.particles))
-        params, values = minimise(key, learned, sample, step_size)
-        learned = learned._replace(params=params)
-        moved, transport = _moved(potential, learned, sample)
-        maps = (
-            ()
-            if fresh is None
-            else jax.tree.map(lambda a, new: a.at[state.step].set(new), state.maps, learned)
-        )
-        info = JKOInfo(learned, functional(*moved), transport / step_size, values)
-        return JKOState(moved, params, maps, state.step + 1), info
-
-    return Method(init, step)
+    (params, _), values = jax.lax.scan(update, (params, optimiser.init(params)), keys)
+    return params, values
 
 
 def carry(potential: ConvexPotential, maps: ConvexMap, sample: Sample) -> Sample:
@@ -208,8 +233,8 @@ def flow_log_density(
       x: ``[n, d]``.
     """
 
-    def body(carried: tuple[Array, Array], one: ConvexMap):
-        y, log_det = carried
+    def body(now: tuple[Array, Array], one: ConvexMap):
+        y, log_det = now
 
         def back(some: Float[Array, "m d"]) -> tuple[Array, Array]:
             before = pull_back(potential, one.params, (some - one.centre) / one.scale)
@@ -257,9 +282,3 @@ def _batches(sample: Sample, size: int) -> Callable[[Key], Sample]:
         return some._replace(particles=particles)
 
     return draw
-
-
-def _frame(particles: Particles) -> tuple[Float[Array, " d"], Scalar]:
-    mean, covariance = moments(particles)
-    variance = jnp.trace(covariance) / mean.shape[0]
-    return mean, jnp.sqrt(jnp.where(variance > 0, variance, 1.0))

@@ -9,6 +9,8 @@ from wfr_flows.measures import Particles
 from wfr_flows.numerics import in_blocks
 from wfr_flows.typing import Array, Float, Scalar
 
+_NUMBERS_PER_PAIR = 256  # blocks for `in_blocks` that stay in a cache
+
 Kernel = Callable[[Float[Array, " d"]], Scalar]
 """``W``: an even function of the difference ``x - y: [d]``; it need not be finite at 0."""
 
@@ -33,7 +35,7 @@ def interaction_force(kernel: Kernel, points: Float[Array, "m d"], measure: Part
         force = _at_pairs(jax.grad(kernel), some, measure.position)
         return jnp.sum(measure.weight * force, axis=-1).T
 
-    return in_blocks(block, points, points.shape[1] * measure.log_weight.size)
+    return in_blocks(block, points, _NUMBERS_PER_PAIR * measure.log_weight.size)
 
 
 def interaction_energy(kernel: Kernel, measure: Particles) -> Scalar:
@@ -42,7 +44,7 @@ def interaction_energy(kernel: Kernel, measure: Particles) -> Scalar:
     def block(some: Float[Array, "s d"]) -> Float[Array, " s"]:
         return jnp.sum(measure.weight * _at_pairs(kernel, some, measure.position), axis=-1)
 
-    field = in_blocks(block, measure.position, measure.position.shape[1] * measure.log_weight.size)
+    field = in_blocks(block, measure.position, _NUMBERS_PER_PAIR * measure.log_weight.size)
     return 0.5 * jnp.sum(measure.weight * field) / (1 - jnp.sum(measure.weight**2))
 
 

@@ -34,10 +34,15 @@ class Link(NamedTuple):
     start: float
 
 
+def _log_softplus(u: Array) -> Array:
+    # Below -20 it is u up to rounding, and the softplus of far less would vanish.
+    return jnp.where(u < -20, u, jnp.log(jax.nn.softplus(jnp.maximum(u, -20))))
+
+
 exponential = Link(lambda u: u, 0.0)
 """``h = exp(u)``: exact for Gaussians, where ``u`` is quadratic."""
 
-softplus = Link(lambda u: jnp.log(jax.nn.softplus(u)), 0.5413248546129181)
+softplus = Link(_log_softplus, 0.5413248546129181)
 """``h = log(1 + exp(u))``: linear where large, for densities that vanish at the edge of their support."""
 
 squared = Link(lambda u: jnp.log(u**2 + 1e-10), 1.0)

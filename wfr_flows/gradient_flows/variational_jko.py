@@ -22,7 +22,7 @@ from wfr_flows.gradient_flows.saddle import (
     saddle,
     value_of,
 )
-from wfr_flows.measures import Particles, moments
+from wfr_flows.measures import Particles, centre_and_scale
 from wfr_flows.numerics import in_blocks
 from wfr_flows.training import Method, MinimaxState
 from wfr_flows.typing import Array, ArrayLike, Float, Key, Params, Scalar
@@ -194,7 +194,7 @@ def _step(scheme: _Scheme, key: Key, state: FlowState, step_size: ArrayLike) -> 
     implicit = step_size * (1 + growth) / (1 + 2 * growth)
     move = Move(
         transport.init(start_key) if scheme.restart else state.map_params,
-        *_frame(state.particles),
+        *centre_and_scale(state.particles),
         growth**2 / (1 + 2 * growth),
         step_size if scheme.forward_backward else jnp.zeros_like(step_size),
         _first(state.particles, scheme.num_sources),
@@ -202,12 +202,11 @@ def _step(scheme: _Scheme, key: Key, state: FlowState, step_size: ArrayLike) -> 
     now = state.particles.position
     cloud = state.particles._replace(position=_before(energy, move, now, state.previous))
     dual = scheme.dual(cloud)
-    solved, transport_cost = _solve(scheme, solve_key, cloud, move, state.ratio_params, dual, implicit)
-    move = move._replace(params=solved.average)
+    learned, ratio_params, cost = _solve(scheme, solve_key, cloud, move, state.ratio_params, dual, implicit)
+    move = move._replace(params=learned)
     moved = cloud._replace(position=_in_blocks(transport, move, cloud.position))
-    reached, covered = _measure(energy, dual, solved.inner, moved, look_key)
-    after = FlowState(moved, now, step_size, solved.average, solved.inner)
-    return after, FlowInfo(move, reached, transport_cost, covered)
+    reached, covered = _measure(energy, dual, ratio_params, moved, look_key)
+    return FlowState(moved, now, step_size, learned, ratio_params), FlowInfo(move, reached, cost, covered)
 
 
 def _solve(
@@ -218,11 +217,16 @@ def _solve(
     ratio_params: Params,
     dual: Dual | None,
     step_size: Scalar,
-) -> tuple[MinimaxState, Scalar]:
-    """The saddle point of one step, and the transport cost in the last batch."""
+) -> tuple[Params, Params, Scalar]:
+    """The saddle point of one step, map and ratio, and the transport cost in the last batch."""
     energy, num = scheme.energy, scheme.num_iterations
+    if scheme.forward_backward:
+        energy = energy._replace(interaction=None)
+    if energy == FreeEnergy():
+        # Nothing is left to minimise. Adam would take the rounding of the identity for a gradient.
+        return move.params, ratio_params, jnp.zeros_like(step_size)
     problem = saddle(
-        energy._replace(interaction=None) if scheme.forward_backward else energy,
+        energy,
         dual,
         lambda params, x, key: _apply(scheme.transport, move._replace(params=params), x, key),
         step_size,
@@ -242,13 +246,17 @@ def _solve(
 
     start = problem.init((move.params, ratio_params))
     solved, costs = jax.lax.scan(body, start, jax.random.split(key, num))
-    return solved, costs[-1]
+    return solved.average, solved.inner, costs[-1]
 
 
 def evolve(
     method: Method, key: Key, state: FlowState, step_sizes: Float[Array, " k"]
 ) -> tuple[FlowState, FlowInfo]:
-    """One step for each step size, as a scan; infos are stacked, and their moves are what `push` takes."""
+    """One step for each step size, as a scan; infos are stacked, and their moves are what `push` takes.
+
+    Nothing here stops a flow that turns non-finite; `training.run`, its sample ``lambda key: step_size``,
+    does, and keeps the last good state.
+    """
 
     def body(state: FlowState, now: tuple[Key, Scalar]) -> tuple[FlowState, FlowInfo]:
         return method.step(now[0], state, now[1])
@@ -307,13 +315,6 @@ def _apply(transport: TransportMap, move: Move, x: Float[Array, "n d"], key: Key
 
 def _in_blocks(transport: TransportMap, move: Move, x: Float[Array, "n d"]) -> Float[Array, "n d"]:
     return in_blocks(lambda some: _apply(transport, move, some), x, _ROW_LENGTH)
-
-
-def _frame(measure: Particles) -> tuple[Float[Array, " d"], Scalar]:
-    """Mean and standard deviation, the latter of all coordinates together; 1 for a single point."""
-    mean, covariance = moments(measure)
-    variance = jnp.trace(covariance) / mean.shape[0]
-    return mean, jnp.sqrt(jnp.where(variance > 0, variance, 1.0))
 
 
 def _first(measure: Particles, num: int | None) -> Particles:

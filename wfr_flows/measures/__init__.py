@@ -6,6 +6,7 @@ from wfr_flows.measures.distributions import Distribution, empirical, gaussian, 
 from wfr_flows.measures.ornstein_uhlenbeck import ornstein_uhlenbeck
 from wfr_flows.measures.particles import (
     Particles,
+    centre_and_scale,
     equally_weighted,
     moments,
     padded,
@@ -13,7 +14,7 @@ from wfr_flows.measures.particles import (
     resample,
     with_moments,
 )
-from wfr_flows.measures.readers import read_particles, read_with_column
+from wfr_flows.measures.readers import read_particles, read_with_column, write_annotated
 from wfr_flows.measures.snapshots import Snapshots, by_time
 from wfr_flows.measures.toys import (
     checkerboard,
@@ -34,6 +35,7 @@ __all__ = [
     "barenblatt",
     "barenblatt_radius",
     "by_time",
+    "centre_and_scale",
     "checkerboard",
     "circles",
     "eight_gaussians",
@@ -54,7 +56,8 @@ __all__ = [
     "standard_normal",
     "swissroll",
     "two_spirals",
-    "with_moments",
     "uniform_ball",
     "uniform_box",
+    "with_moments",
+    "write_annotated",
 ]

@@ -23,6 +23,6 @@ def ornstein_uhlenbeck(mean: ArrayLike, covariance: ArrayLike, t: ArrayLike) -> 
     dtype = jnp.result_type(float)
     mean, covariance = jnp.asarray(mean, dtype), jnp.asarray(covariance, dtype)
     variance, basis = jnp.linalg.eigh(covariance)
-    decay = jnp.exp(-t / variance)
+    decay = jnp.exp(-jnp.asarray(t, dtype) / variance)
     now = (basis * (variance * (1 - decay**2) + decay**2)) @ basis.T
     return gaussian(mean - (basis * decay) @ (basis.T @ mean), now)

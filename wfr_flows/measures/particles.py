@@ -104,6 +104,13 @@ def moments(measure: Particles) -> tuple[Float[Array, " d"], Float[Array, "d d"]
     return mean, jnp.dot((weight[:, None] * apart).T, apart, precision="highest")
 
 
+def centre_and_scale(measure: Particles) -> tuple[Float[Array, " d"], Scalar]:
+    """Mean, and the standard deviation of all coordinates together; 1 for a single point."""
+    mean, covariance = moments(measure)
+    variance = jnp.trace(covariance) / mean.shape[0]
+    return mean, jnp.sqrt(jnp.where(variance > 0, variance, 1.0))
+
+
 def with_moments(measure: Particles, mean: Float[Array, " d"], covariance: Float[Array, "d d"]) -> Particles:
     """The measure, moved by an affine map so that its mean and covariance are the given ones.
 

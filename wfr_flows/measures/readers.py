@@ -4,6 +4,7 @@ import csv
 import importlib
 import itertools
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -171,6 +172,25 @@ def _read_anndata(path: Path, weight: str | None, column: str | None):
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: '{name or column}' holds no numbers ({error}); convert it.") from error
     return position, name, values, extra
+
+
+def write_annotated(
+    source: str | Path, target: str | Path, obs: dict[str, Any], obsm: dict[str, Any]
+) -> None:
+    """Write a copy of an AnnData file with more annotations of its cells, over those of the same name.
+
+    Args:
+        source: the ``.h5ad`` file to read.
+        target: the file to write.
+        obs: columns, ``[cells]`` each.
+        obsm: matrices, ``[cells k]`` each.
+    """
+    data = _optional("anndata", "anndata", Path(source)).read_h5ad(source)
+    for name, column in obs.items():
+        data.obs[name] = column
+    for name, matrix in obsm.items():
+        data.obsm[name] = matrix
+    data.write_h5ad(target)
 
 
 def _optional(module: str, package: str, path: Path):

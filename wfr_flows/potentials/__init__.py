@@ -5,6 +5,7 @@ from wfr_flows.potentials.base import InitFn, Jet, JetFn, Potential, ValueFn, fr
 from wfr_flows.potentials.critics import Critic, orthogonal_critic, smooth_critic, spectral_critic
 from wfr_flows.potentials.icnn import ConvexJet, ConvexPotential, icnn, pull_back, push_forward
 from wfr_flows.potentials.mlp import SiluNetwork, mlp
+from wfr_flows.potentials.moving_quadratic import moving_quadratic, total
 from wfr_flows.potentials.quadratic import quadratic
 from wfr_flows.potentials.resnet import resnet
 
@@ -22,6 +23,7 @@ __all__ = [
     "from_function",
     "icnn",
     "mlp",
+    "moving_quadratic",
     "orthogonal_critic",
     "pull_back",
     "push_forward",
@@ -29,4 +31,5 @@ __all__ = [
     "resnet",
     "smooth_critic",
     "spectral_critic",
+    "total",
 ]

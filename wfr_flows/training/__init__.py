@@ -2,7 +2,7 @@
 
 from wfr_flows.training.checkpoint import latest_step, restore, save
 from wfr_flows.training.loop import Chunk, NonFiniteError, run
-from wfr_flows.training.method import LossFn, Method, TrainState, gradient_method, is_finite
+from wfr_flows.training.method import LossFn, Method, TrainState, begin, descend, gradient_method, is_finite
 from wfr_flows.training.minimax import AscentFn, DescentFn, MinimaxInfo, MinimaxState, ShowFn, minimax
 
 __all__ = [
@@ -16,6 +16,8 @@ __all__ = [
     "NonFiniteError",
     "ShowFn",
     "TrainState",
+    "begin",
+    "descend",
     "gradient_method",
     "is_finite",
     "latest_step",

@@ -75,8 +75,8 @@ def run(
       NonFiniteError: a step's state or info is not finite; carries the last good state.
     """
 
-    @jax.jit
-    def advance(state: PyTree, first: jax.Array) -> tuple[PyTree, jax.Array, PyTree]:
+    @jax.jit  # Key and length are arguments, so that runs which differ in them alone share a program.
+    def advance(key: Key, state: PyTree, first: jax.Array, num_steps: jax.Array):
         def body(carry: tuple[PyTree, jax.Array], step: jax.Array):
             before, alive = carry
             batch_key, step_key = jax.random.split(jax.random.fold_in(key, step))
@@ -95,7 +95,7 @@ def run(
         return after, alive, info
 
     for first in range(start, num_steps, chunk_size):
-        state, alive, info = advance(state, jnp.asarray(first))
+        state, alive, info = advance(key, state, jnp.asarray(first), jnp.asarray(num_steps))
         done = min(chunk_size, num_steps - first)
         if not np.all(alive[:done]):
             raise NonFiniteError(first + int(np.argmin(np.asarray(alive))), state)

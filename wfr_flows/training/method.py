@@ -61,16 +61,32 @@ def gradient_method(
         raise ValueError(f"average_decay is {average_decay}; give a number in [0, 1).")
 
     def init(params: Params) -> TrainState:
-        return TrainState(params, optimiser.init(params), params, jnp.zeros((), jnp.int32))
+        return begin(optimiser, params)
 
     def step(key: Key, state: TrainState, batch: PyTree) -> tuple[TrainState, Any]:
         (value, info), gradient = jax.value_and_grad(loss, has_aux=True)(state.params, key, batch)
-        updates, optimiser_state = optimiser.update(gradient, state.optimiser, state.params)
-        params = optax.apply_updates(state.params, updates)
-        average = optax.incremental_update(params, state.average, 1 - average_decay)
-        return TrainState(params, optimiser_state, average, state.step + 1), (value, info)
+        return descend(optimiser, state, gradient, average_decay=average_decay), (value, info)
 
     return Method(init, step)
+
+
+def begin(optimiser: optax.GradientTransformation, params: Params) -> TrainState:
+    """The state before the first step."""
+    return TrainState(params, optimiser.init(params), params, jnp.zeros((), jnp.int32))
+
+
+def descend(
+    optimiser: optax.GradientTransformation,
+    state: TrainState,
+    gradient: Params,
+    *,
+    average_decay: float = 0.0,
+) -> TrainState:
+    """The state after one step of the optimiser along a gradient that is known."""
+    updates, optimiser_state = optimiser.update(gradient, state.optimiser, state.params)
+    params = optax.apply_updates(state.params, updates)
+    average = optax.incremental_update(params, state.average, 1 - average_decay)
+    return TrainState(params, optimiser_state, average, state.step + 1)
 
 
 def is_finite(tree: PyTree) -> Scalar:

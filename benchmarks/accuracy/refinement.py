@@ -1,0 +1,313 @@
+"""Q-flow and density ratios against closed forms and certified optima.
+
+gaussians: random covariances of condition about 10, independent pairs to begin with, potentials quadratic in
+space; the learned cost beside that of Bures, and the error of the map on 4000 fresh points, relative to the
+map and to its displacement. The initial cost is that of the flow of the first matching.
+
+moons: two moons (noise .05, scaled to standard deviations 2 and √5) to the checkerboard, from two flows
+back to back through N(0, I). Costs both ways on fresh samples beside the certified optimum between the same
+samples; the energy distance beside that between fresh samples; there and back with an adaptive solver.
+
+information: mutual information of d/2 correlated pairs of Gaussians, d/4 nats in all, from 50,000 points.
+
+mixtures: three components to two in the plane, from 20,000 points; mean absolute errors of the log-ratio on
+5000 fresh points of either, over all and over the bulk, where neither log-density is below -7.
+"""
+
+import time
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks.common import parser, report, rounded
+from wfr_flows import dynamics, geodesics, measures, metrics, potentials, refinement, static, training
+from wfr_flows.dynamics import Geometry, carry, time_grid
+
+WASSERSTEIN = Geometry(float("inf"), spherical=False)
+
+
+def ends_of(source, target):
+    def draw(key, n):
+        first, last = jax.random.split(key)
+        return source(first, n), target(last, n)
+
+    return draw
+
+
+def root(matrix):
+    spectrum, basis = np.linalg.eigh(matrix)
+    return (basis * np.sqrt(spectrum)) @ basis.T
+
+
+def gaussians(key, dim, smoke):
+    rng = np.random.default_rng(dim)
+
+    def covariance():
+        basis = np.linalg.qr(rng.normal(size=(dim, dim)))[0]
+        return (basis * np.exp(rng.uniform(np.log(0.3), np.log(3.0), dim))) @ basis.T
+
+    first, last, shift = covariance(), covariance(), 2 * rng.normal(size=dim) / np.sqrt(dim)
+    half = root(first)
+    middle = root(half @ last @ half)
+    optimal = np.linalg.solve(half, middle) @ np.linalg.inv(half)
+    bures = shift @ shift + np.trace(first + last - 2 * middle)
+    source, target = measures.gaussian(np.zeros(dim), first), measures.gaussian(shift, last)
+    draw = ends_of(source.sample, target.sample)
+    potential = potentials.moving_quadratic(dim, degree=4)
+    field = dynamics.potential_field(potential, WASSERSTEIN)
+    keys = jax.random.split(key, 3)
+    steps = 10 if smoke else 400
+    points = source.sample(keys[2], 4000)
+    exact = shift + np.asarray(points.position) @ optimal
+    since = time.process_time()
+    learn = partial(refinement.refine, field=field, geometry=WASSERSTEIN, draw=draw, num_pairs=1 << 16)
+    learn = partial(learn, ratio=potentials.moving_quadratic(dim, degree=0), matching_steps=steps)
+    begun = learn(keys[0], rounds=0, refinement_steps=0)
+    pairs = jax.jit(partial(refinement.flow_pairs, field, WASSERSTEIN))(begun, *draw(keys[1], 1 << 16))
+    params = learn(
+        keys[1],
+        pairs=pairs,
+        start=begun,
+        rounds=1,
+        refinement_steps=steps // 2,
+        batch=2000,
+        refinement_rate=1e-3,
+        ratio_rate=3e-3,
+    )
+    seconds = time.process_time() - since
+    take = jax.jit(partial(carry, field, WASSERSTEIN))
+    forward, backward = time_grid(16), time_grid(16, reverse=True)
+    before, after = (take(p, points, forward) for p in (begun, params))
+    again = take(params, after.at(-1), backward).position[-1]
+    error = float(np.sum((np.asarray(after.position[-1]) - exact) ** 2))
+    return {
+        "bures": float(bures),
+        "initial_cost": float(refinement.transport_cost(before, WASSERSTEIN)),
+        "cost": float(refinement.transport_cost(after, WASSERSTEIN)),
+        "relative_cost_error": float(refinement.transport_cost(after, WASSERSTEIN)) / float(bures) - 1,
+        "relative_map_error": (error / np.sum(exact**2)) ** 0.5,
+        "relative_displacement_error": (error / np.sum((exact - np.asarray(points.position)) ** 2)) ** 0.5,
+        "inverse_error": float(jnp.max(jnp.abs(again - points.position))),
+        "cpu_seconds": seconds,
+    }
+
+
+def moons(key, n):
+    angle_key, side_key, noise_key = jax.random.split(key, 3)
+    angle = jnp.pi * jax.random.uniform(angle_key, (n,))
+    upper = jax.random.bernoulli(side_key, shape=(n,))
+    x = jnp.where(upper, jnp.cos(angle), 1 - jnp.cos(angle))
+    y = jnp.where(upper, jnp.sin(angle), 0.5 - jnp.sin(angle))
+    points = jnp.stack([x, y], axis=1) + 0.05 * jax.random.normal(noise_key, (n, 2))
+    # Exact moments: E sin = 2/π.
+    mean = jnp.array([0.5, 0.25])
+    variance = jnp.array([0.75, 0.5 - 1 / jnp.pi + 0.0625]) + 0.0025
+    return measures.equally_weighted((points - mean) * jnp.array([2.0, 5**0.5]) / jnp.sqrt(variance))
+
+
+def plane(key, smoke):
+    board, normal = measures.checkerboard(), measures.standard_normal(2)
+    draw = ends_of(moons, board.sample)
+    keys = iter(jax.random.split(key, 64))
+    steps, size = (10, 512) if smoke else (2000, 1 << 15)
+    half = dynamics.free_field(2, width=64)
+    since = time.process_time()
+
+    def matched(source, target):
+        pairs = refinement.independent_pairs(next(keys), source, target, size)
+        loss = refinement.flow_matching(half, WASSERSTEIN, pairs)
+        method = geodesics.matching_method(loss, geodesics.cosine_muon(steps))
+        return training.run(
+            method, next(keys), method.init(half.init(next(keys))), lambda _: (), steps
+        ).params
+
+    noise = normal.sample(next(keys), size)
+    halves = matched(moons(next(keys), size), noise), matched(noise, board.sample(next(keys), size))
+    initial = dynamics.windowed(half, jnp.array([0.0, 0.5, 1.0]))
+    begun = jax.tree.map(lambda a, b: jnp.stack([a, b]), *halves)
+    initial_seconds = time.process_time() - since
+    field = dynamics.potential_field(potentials.mlp(2, width=64), WASSERSTEIN)
+    since = time.process_time()
+    pairs = jax.jit(partial(refinement.flow_pairs, initial, WASSERSTEIN))(begun, *draw(next(keys), size))
+    params = refinement.refine(
+        next(keys),
+        field,
+        WASSERSTEIN,
+        potentials.mlp(2, width=64),
+        draw,
+        pairs=pairs,
+        rounds=1,
+        num_pairs=size,
+        matching_steps=steps,
+        refinement_steps=4 if smoke else 300,
+    )
+    seconds = time.process_time() - since
+    return {
+        "initial_cpu_seconds": initial_seconds,
+        "refinement_cpu_seconds": seconds,
+        **_judged(keys, draw, initial, begun, field, params, 200 if smoke else 2000, 1 if smoke else 4),
+    }
+
+
+def _judged(keys, draw, initial, begun, field, params, size, repeats):
+    distance = jax.jit(metrics.energy_distance)
+    solve = jax.jit(partial(static.wasserstein, tolerance=1e-3))
+    before = jax.jit(partial(carry, initial, WASSERSTEIN))
+    take = jax.jit(partial(carry, field, WASSERSTEIN))
+    exactly = jax.jit(partial(carry, field, WASSERSTEIN, tolerance=1e-8))
+    forward, backward = time_grid(32), time_grid(32, reverse=True)
+    rows = []
+    for _ in range(repeats):
+        source, target = draw(next(keys), size)
+        other_source, other_target = draw(next(keys), size)
+        there, back = take(params, source, forward), take(params, target, backward)
+        rows.append(
+            {
+                "initial_cost": refinement.transport_cost(before(begun, source, forward), WASSERSTEIN),
+                "cost": refinement.transport_cost(there, WASSERSTEIN),
+                "cost_back": refinement.transport_cost(back, WASSERSTEIN),
+                "discrete_optimum": 2 * solve(source, target).value,
+                "energy_distance_target": distance(there.at(-1), target),
+                "energy_distance_source": distance(back.at(-1), source),
+                "floor_target": distance(other_target, target),
+                "floor_source": distance(other_source, source),
+            }
+        )
+    found = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+    with jax.enable_x64(True):
+        few = jax.tree.map(lambda leaf: jnp.asarray(leaf[:200], jnp.float64), (params, source))[1]
+        double = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), params)
+        away = exactly(double, few, jnp.array([0.0, 1.0])).at(-1)
+        again = exactly(double, away, jnp.array([1.0, 0.0])).at(-1)
+        inverse = float(jnp.max(jnp.abs(again.position - few.position)))
+    mean_cost = 0.5 * (found["cost"] + found["cost_back"])
+    return found | {
+        "relative_cost_error": mean_cost / found["discrete_optimum"] - 1,
+        "floor_ratio_target": found["energy_distance_target"] / found["floor_target"],
+        "floor_ratio_source": found["energy_distance_source"] / found["floor_source"],
+        "inverse_error": inverse,
+    }
+
+
+def information(key, dim, smoke):
+    correlation = np.sqrt(1 - np.exp(-1.0))
+    covariance = jnp.kron(jnp.eye(dim // 2), jnp.array([[1.0, correlation], [correlation, 1.0]]))
+    apart, together = measures.standard_normal(dim), measures.gaussian(jnp.zeros(dim), covariance)
+    size, steps = (500, 10) if smoke else (50_000, 600)
+    keys = jax.random.split(key, 5)
+    source, target = apart.sample(keys[0], size), together.sample(keys[1], size)
+    since = time.process_time()
+    field = dynamics.potential_field(potentials.moving_quadratic(dim, degree=3), WASSERSTEIN)
+    params = refinement.refine(
+        keys[2],
+        field,
+        WASSERSTEIN,
+        potentials.quadratic(dim),
+        refinement.between(source, target),
+        rounds=0 if smoke else 1,
+        matching_steps=steps // 2,
+        refinement_steps=0,
+    )
+    ratio = potentials.moving_quadratic(dim, degree=3)
+    grid = jnp.linspace(0.0, 1.0, 11)
+    bridge = refinement.flow_bridge(field, WASSERSTEIN, params, source, target, grid, batch=256)
+    log_ratio, learned = refinement.fit_ratio(
+        keys[3], ratio, grid, bridge, num_steps=steps, learning_rate=0.1
+    )
+    seconds = time.process_time() - since
+    fresh = together.sample(keys[4], 20_000).position
+    values = jax.jit(lambda x: jax.lax.map(lambda y: log_ratio(learned, y), x, batch_size=2000))(fresh)
+    found, exact = float(jnp.mean(values)), dim / 4
+    return {"exact": exact, "found": found, "relative_error": found / exact - 1, "cpu_seconds": seconds}
+
+
+def mixtures(key, smoke):
+    source = measures.mixture(
+        [0.3, 0.3, 0.4], [[-2.0, -2.0], [2.0, -2.0], [0.0, 2.5]], jnp.stack([0.6 * jnp.eye(2)] * 3)
+    )
+    target = measures.mixture(
+        [0.5, 0.5], [[-2.5, 1.0], [2.5, 1.0]], [[[0.8, 0.3], [0.3, 0.6]], [[0.8, -0.3], [-0.3, 0.6]]]
+    )
+    size, steps = (500, 10) if smoke else (20_000, 800)
+    keys = iter(jax.random.split(key, 16))
+    p, q = source.sample(next(keys), size), target.sample(next(keys), size)
+    x = jnp.concatenate([d.sample(next(keys), 5000).position for d in (source, target)])
+    log_p, log_q = (jax.vmap(d.log_density)(x) for d in (source, target))
+    bulk = jnp.minimum(log_p, log_q) > -7
+
+    def errors(values):
+        error = jnp.abs(values - (log_q - log_p))
+        return {"mae": float(jnp.mean(error)), "bulk": float(jnp.sum(error * bulk) / jnp.sum(bulk))}
+
+    field = dynamics.potential_field(potentials.mlp(2), WASSERSTEIN)
+    params = refinement.refine(
+        next(keys),
+        field,
+        WASSERSTEIN,
+        potentials.mlp(2),
+        refinement.between(p, q),
+        rounds=1,
+        matching_steps=steps,
+        refinement_steps=0,
+    )
+    network = potentials.total(potentials.moving_quadratic(2, degree=2), potentials.mlp(2))
+    many, one = jnp.linspace(0.0, 1.0, 9), jnp.array([0.0, 1.0])
+    flow_bridge = partial(refinement.flow_bridge, field, WASSERSTEIN, params, p, q, many, batch=256)
+    linear = refinement.linear_bridge
+    methods = {
+        "flow": (network, many, 2, flow_bridge(noise=0.5)),
+        "flow, a network an interval": (refinement.stepwise(network, many), many, 1, flow_bridge(noise=0.5)),
+        "one classifier": (refinement.stepwise(network, one), one, 1, linear(p, q, one, batch=2048)),
+        "linear bridge": (refinement.stepwise(network, many), many, 1, linear(p, q, many, batch=256)),
+    }
+    for name, (ratio, grid, nodes, bridge) in methods.items():
+        since = time.process_time()
+        log_ratio, learned = refinement.fit_ratio(
+            next(keys), ratio, grid, bridge, num_steps=steps, num_nodes=nodes
+        )
+        values = jax.jit(jax.vmap(log_ratio, (None, 0)))(learned, x)
+        yield {"method": name, **errors(values), "cpu_seconds": time.process_time() - since}
+    for width in (None, 0.2, 0.3, 0.4):
+        smooth = [metrics.kernel_density(m, width) for m in (p, q)]
+        at = [jax.jit(lambda x, d=d: jax.lax.map(d, x, batch_size=100))(x) for d in smooth]
+        yield {"method": f"kernel density, {width or 'Silverman'}", **errors(at[1] - at[0])}
+
+
+def main() -> None:
+    options = parser(__doc__)
+    options.add_argument(
+        "--parts", nargs="+", default=["gaussians", "information", "mixtures", "moons"], help="which ones"
+    )
+    options.add_argument("--dims", type=int, nargs="+", default=[2, 10, 50], help="of the Gaussians")
+    options.add_argument("--pairs", type=int, nargs="+", default=[2, 10, 40, 80], help="of the information")
+    options.add_argument("--seeds", type=int, nargs="+", default=[0])
+    options = options.parse_args()
+    if options.smoke:
+        options.dims, options.pairs = [2], [2]
+    with report("accuracy/refinement", options) as emit:
+        for seed in options.seeds:
+            key = jax.random.key(seed)
+            if "gaussians" in options.parts:
+                for dim in options.dims:
+                    emit(
+                        example="gaussians", dim=dim, seed=seed, **rounded(gaussians(key, dim, options.smoke))
+                    )
+            if "information" in options.parts:
+                for dim in options.pairs:
+                    emit(
+                        example="information",
+                        dim=dim,
+                        seed=seed,
+                        **rounded(information(key, dim, options.smoke)),
+                    )
+            if "mixtures" in options.parts:
+                for row in mixtures(key, options.smoke):
+                    emit(example="mixtures", seed=seed, **rounded(row))
+            if "moons" in options.parts:
+                emit(example="moons", seed=seed, **rounded(plane(key, options.smoke)))
+
+
+if __name__ == "__main__":
+    main()

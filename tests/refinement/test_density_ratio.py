@@ -1,0 +1,145 @@
+"""Density ratios: the loss, bridges, telescoping, energy models, against Gaussians."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from wfr_flows import measures, potentials, refinement
+from wfr_flows.dynamics import Field, Geometry, Rates
+from wfr_flows.measures import Particles, equally_weighted
+
+WASSERSTEIN = Geometry(jnp.inf, spherical=False)
+TIME = jnp.linspace(0.0, 1.0, 5)
+
+
+def shift_field(shift):
+    return Field(lambda key: {}, lambda params, t, x: Rates(shift, jnp.zeros(())))
+
+
+def test_the_logistic_loss_is_least_at_the_log_ratio(key):
+    # Three places with masses of both measures, which need not agree.
+    first, last = jnp.array([1.0, 0.2, 0.5]), jnp.array([0.3, 0.4, 2.0])
+    exact = jnp.log(last / first)
+
+    def loss(r):
+        return refinement.logistic_loss(r, first, r, last)
+
+    np.testing.assert_allclose(jax.grad(loss)(exact), 0.0, atol=1e-12)
+    for direction in jax.random.normal(key, (5, 3)):
+        assert loss(exact + 0.1 * direction) > loss(exact)
+
+
+def test_telescoping_integrates_the_rate_exactly():
+    # Two nodes integrate polynomials up to degree 3.
+    rate = potentials.from_function(lambda params, t, x: (4 * t**3 + 1) * jnp.sum(x))
+    x = jnp.array([0.5, 2.0])
+    value = jax.jit(refinement.log_ratio(rate, TIME, num_nodes=2))({}, x)
+    np.testing.assert_allclose(value, 5.0, rtol=1e-12)
+    steps = refinement.stepwise(
+        potentials.from_function(lambda params, t, x: params, lambda key: jnp.ones(())), TIME
+    )
+    np.testing.assert_allclose(
+        jax.jit(refinement.log_ratio(steps, TIME, num_nodes=1))(jnp.arange(4.0), x), 1.5
+    )
+
+
+def test_a_flow_bridge_meets_the_path_and_keeps_masses(key):
+    source = Particles(jax.random.normal(key, (50, 2)), jnp.full(50, jnp.log(2 / 50)))
+    shift = jnp.array([4.0, 0.0])
+    target = Particles(source.position + shift, source.log_weight)
+    bridge = refinement.flow_bridge(shift_field(shift), WASSERSTEIN, {}, source, target, TIME, batch=400)
+    batch = jax.jit(bridge)(key)
+    np.testing.assert_allclose(jnp.sum(batch.weight, axis=1), 2.0, rtol=1e-6)
+    expected = jnp.mean(source.position, axis=0) + TIME[:, None] * shift
+    np.testing.assert_allclose(jnp.mean(batch.position, axis=1), expected, atol=0.25)
+    assert jnp.isin(batch.position[0, :, 0], source.position[:, 0]).all()
+    assert jnp.isin(batch.position[-1, :, 0], target.position[:, 0]).all()
+    noisy = refinement.flow_bridge(
+        shift_field(shift), WASSERSTEIN, {}, source, target, TIME, batch=4000, noise=2.0
+    )(key)
+    spread = jnp.var(noisy.position, axis=1) - jnp.var(source.position, axis=0)
+    np.testing.assert_allclose(spread, 4 * jnp.sin(jnp.pi * TIME)[:, None] ** 2 * jnp.ones(2), atol=0.5)
+
+
+def test_a_linear_bridge_keeps_the_variance(key):
+    normal = measures.standard_normal(2)
+    source, target = normal.sample(key, 3000), normal.sample(jax.random.key(1), 3000)
+    batch = refinement.linear_bridge(source, target, TIME, batch=3000)(key)
+    np.testing.assert_allclose(jnp.var(batch.position, axis=1), 1.0, atol=0.1)
+    assert batch.position.shape == (5, 3000, 2)
+
+
+@pytest.fixture(scope="module")
+def learned():
+    """Between two Gaussians three standard deviations apart, along their optimal path."""
+    with jax.enable_x64(True):
+        shift = jnp.array([3.0, 0.0])
+        keys = jax.random.split(jax.random.key(0), 4)
+        source = measures.standard_normal(2).spread(keys[0], 20000)
+        target = measures.gaussian(shift, jnp.eye(2)).spread(keys[1], 20000)
+        bridge = refinement.flow_bridge(shift_field(shift), WASSERSTEIN, {}, source, target, TIME, batch=1024)
+        ratio = potentials.moving_quadratic(2, degree=1)
+        log_ratio, params = refinement.fit_ratio(
+            keys[2], ratio, TIME, bridge, num_steps=800, learning_rate=0.1
+        )
+        return shift, source, target, jax.jit(lambda x: log_ratio(params, x))
+
+
+def test_the_ratio_of_two_gaussians(learned):
+    shift, source, target, log_ratio = learned
+    x = jnp.concatenate([source.position[:500], target.position[:500]])
+    exact = x @ shift - 0.5 * shift @ shift
+    error = jax.jit(jax.vmap(log_ratio))(x) - exact
+    assert jnp.mean(jnp.abs(error)) < 0.25
+    divergence = jnp.mean(jax.jit(jax.vmap(log_ratio))(target.position))
+    np.testing.assert_allclose(divergence, 4.5, rtol=0.05)
+    assert jnp.isfinite(jax.grad(log_ratio)(x[0])).all()
+
+
+def test_an_energy_model_is_the_other_density(learned):
+    shift, _, target, log_ratio = learned
+    base = measures.standard_normal(2)
+    model = refinement.energy_model(base, log_ratio)
+    exact = jax.vmap(measures.gaussian(shift, jnp.eye(2)).log_density)(target.position[:500])
+    found = jax.jit(jax.vmap(model))(target.position[:500])
+    np.testing.assert_allclose(jnp.mean(found), jnp.mean(exact), atol=0.25)
+    bits = refinement.bits_per_dimension(exact, 2)
+    np.testing.assert_allclose(bits, (1 + jnp.log(2 * jnp.pi)) / (2 * jnp.log(2.0)), rtol=0.05)
+
+
+def test_the_normaliser_of_an_exact_ratio_is_one(key):
+    base, other = measures.standard_normal(1), measures.gaussian([0.5], [[1.0]])
+
+    def ratio(x):
+        return other.log_density(x) - base.log_density(x)
+
+    np.testing.assert_allclose(refinement.log_normaliser(key, base, ratio, num_samples=8192), 0.0, atol=0.03)
+
+    def doubled(x):
+        return ratio(x) + jnp.log(2.0)
+
+    found = refinement.log_normaliser(key, base, doubled, num_samples=8192)
+    np.testing.assert_allclose(found, jnp.log(2.0), atol=0.03)
+
+
+def test_weights_are_repetition(key):
+    rate = potentials.moving_quadratic(1, degree=0)
+    params = jax.tree.map(lambda leaf: leaf + 0.3, rate.init(key))
+    x = jnp.array([[0.0], [0.0], [2.0]])
+    twice = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), equally_weighted(x))
+    once = Particles(jnp.stack([x[1:]] * 2), jnp.log(jnp.array([[2 / 3, 1 / 3]] * 2)))
+    method = refinement.density_ratio(rate, jnp.array([0.0, 1.0]), optax.sgd(0.1))
+    step = jax.jit(method.step)
+    results = [step(key, method.init(params), batch) for batch in (twice, once)]
+    for a, b in zip(*(jax.tree.leaves(r) for r in results), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-6)
+
+
+def test_what_is_no_bridge_is_refused(key):
+    for time in (jnp.array([0.0]), jnp.array([0.0, 0.0, 1.0])):
+        with pytest.raises(ValueError, match="do not increase"):
+            refinement.log_ratio(potentials.quadratic(2), time)
+    with pytest.raises(ValueError, match="no log_density"):
+        refinement.energy_model(measures.empirical(equally_weighted(jnp.eye(2))), lambda x: x)

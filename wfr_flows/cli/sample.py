@@ -1,0 +1,206 @@
+"""``wfr-flows sample``: samples of a density of the user's, with their own density, by a gradient flow."""
+
+import argparse
+import importlib
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from rich.console import Console
+
+from wfr_flows import gradient_flows, measures, potentials, training
+from wfr_flows.cli.directory import check_directory, making, read_json, refuse_to_replace
+from wfr_flows.cli.files import write_arrays, write_atomically
+from wfr_flows.cli.options import InputError, count, pick, positive, seed
+from wfr_flows.cli.progress import Bars, Clock
+from wfr_flows.cli.table import complain, show
+from wfr_flows.geodesics import cosine_muon
+from wfr_flows.gradient_flows import Sample
+from wfr_flows.training import NonFiniteError
+from wfr_flows.typing import Array, Float, Scalar
+
+DESCRIPTION = """\
+Draw samples of a density that is known up to a constant, as a Python function, and tell the density of what
+was drawn.
+
+MODULE:FUNCTION names a JAX function of one point [d] that returns its log-density, a scalar; the module is
+looked for in the current directory too. A Gaussian around 0 is carried towards it by JKO steps: gradients of
+input-convex networks, along which the density is known. Importance weights from both densities tell how good
+the samples are, correct them, and give the constant.
+
+Writes samples.npz (position, log_density of the samples as drawn, log_weight that corrects them) and
+summary.json into the output directory.
+"""
+
+RESULTS = ("samples.npz", "summary.json")
+
+
+def add_parser(commands) -> None:
+    """Add the subcommand to an argparse collection."""
+    parser = commands.add_parser(
+        "sample",
+        help="samples of a log-density that is a Python function",
+        description=DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--log-density", metavar="MODULE:FUNCTION", required=True, help="x: [d] -> scalar, in JAX")
+    add("--dim", type=count, required=True, help="dimension d")
+    add("--samples", type=count, default=4096, help="how many (default 4096)")
+    add(
+        "--start",
+        type=positive,
+        default=1.0,
+        help="standard deviation of the Gaussian to begin at (default 1)",
+    )
+    add("--out", type=Path, default=Path("wfr-sample"), help="output directory (default wfr-sample)")
+    add("--seed", type=seed, default=0, help="whole number >= 0 (default 0)")
+    add("--quick", action="store_true", help="a smaller, rougher run")
+    add("--json", action="store_true", help="print JSON instead of a table")
+    tuning = parser.add_argument_group("tuning")
+    add = tuning.add_argument
+    add("--steps", type=count, help="JKO steps (40; quick 20)")
+    add(
+        "--step-size",
+        type=positive,
+        default=0.1,
+        help="of a JKO step, in time of the Langevin diffusion (0.1)",
+    )
+    add("--iterations", type=count, help="updates in a step (300; quick 100)")
+    add("--batch", type=count, help="particles in an update (1024; quick 512)")
+    add("--num-particles", type=count, help="that are carried along (32768; quick 8192)")
+    add("--width", type=count, default=64, help="of the networks (64)")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the job; see `DESCRIPTION`."""
+    check_directory(options.out)
+    saved = read_json(options.out / "summary.json")
+    refuse_to_replace(options.out, RESULTS, (), ours=saved is not None and saved.get("command") == "sample")
+    log_density = _load(options.log_density, options.dim)
+    with making(options.out):
+        pass
+    console, clock = Console(stderr=options.json, highlight=False), Clock()
+    try:
+        with clock.stage("flow"):
+            sample, energy = _flow(options, log_density, console)
+    except NonFiniteError as error:
+        complain(str(error))
+        return 1
+    with clock.stage("evaluation"):
+        target = np.asarray(jax.jit(jax.vmap(log_density))(sample.particles.position), np.float64)
+    log_weight = target - np.asarray(sample.log_density, np.float64)
+    summary = _summary(options, log_weight, energy)
+    summary["seconds"] = clock.seconds
+    with making(options.out):
+        write_arrays(
+            options.out / "samples.npz",
+            {
+                "position": np.asarray(sample.particles.position),
+                "log_density": np.asarray(sample.log_density),
+                "log_weight": log_weight
+                - np.log(np.sum(np.exp(log_weight - log_weight.max())))
+                - log_weight.max(),
+            },
+        )
+        write_atomically(
+            options.out / "summary.json", json.dumps(summary, indent=2, allow_nan=False).encode()
+        )
+    rows = [
+        ("samples", str(summary["samples"])),
+        ("log of the normaliser", f"{summary['log_normaliser']:.4f}"),
+        ("KL divergence from the target", f"{summary['kl_divergence']:.4f}"),
+        ("effective sample size", f"{summary['effective_sample_size']:.1f}"),
+    ]
+    show(summary, rows, f"Samples of {options.log_density}", options)
+    return 0
+
+
+def _load(name: str, dim: int) -> Callable[[Float[Array, " d"]], Scalar]:
+    """The user's function, once it is seen to give finite scalars."""
+    module, _, function = name.partition(":")
+    if not module or not function:
+        raise InputError(f"--log-density {name} is no MODULE:FUNCTION; give for instance target:log_density.")
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    try:
+        found = getattr(importlib.import_module(module), function)
+        value = found(jnp.zeros(dim))
+        finite = np.shape(value) == () and bool(jnp.isfinite(jax.grad(found)(jnp.zeros(dim))).all())
+    except Exception as error:  # whatever the user's module does
+        reason = " ".join(str(error).split())
+        raise InputError(
+            f"--log-density {name} cannot be used ({type(error).__name__}: {reason}); give a JAX"
+            f" function of a point of shape ({dim},) that returns a scalar."
+        ) from error
+    if not finite or not np.isfinite(value):
+        raise InputError(
+            f"--log-density {name} is no finite scalar with a finite gradient at the origin; give a JAX"
+            f" function of a point of shape ({dim},) whose support holds the origin."
+        )
+    return found
+
+
+def _flow(options: argparse.Namespace, log_density, console: Console) -> tuple[Sample, list[float]]:
+    """Samples carried to the end of the flow, and its energy after every step."""
+    dim, steps = options.dim, pick(options, "steps", 40, 20)
+    iterations = pick(options, "iterations", 300, 100)
+    potential = potentials.icnn(dim, width=options.width)
+    source = measures.gaussian(jnp.zeros(dim), options.start**2 * jnp.eye(dim))
+    method = gradient_flows.icnn_jko(
+        potential,
+        gradient_flows.free_energy(log_density),
+        cosine_muon(iterations, 1e-2),
+        num_iterations=iterations,
+        batch=pick(options, "batch", 1024, 512),
+    )
+    pool_key, init_key, key, draw_key = jax.random.split(jax.random.key(options.seed), 4)
+    pool = source.spread(pool_key, pick(options, "num_particles", 32768, 8192))
+    if pool.log_weight.size > 2 * dim:
+        pool = measures.with_moments(pool, jnp.zeros(dim), options.start**2 * jnp.eye(dim))
+    sampled = jax.jit(lambda p: Sample(p, jax.vmap(source.log_density)(p.position)))  # pyright: ignore
+    chunks = []
+    with Bars(console) as bars:
+        bars.add("JKO steps", steps)
+
+        def on_chunk(chunk: training.Chunk) -> None:
+            chunks.append(chunk.info)
+            bars.show("JKO steps", chunk.step, energy=chunk.info.energy)
+
+        training.run(
+            method,
+            key,
+            jax.jit(method.init)((init_key, sampled(pool))),
+            lambda _: options.step_size,
+            steps,
+            chunk_size=1,
+            on_chunk=on_chunk,
+        )
+    maps = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *(info.map for info in chunks))
+    carry = jax.jit(lambda maps, sample: gradient_flows.carry(potential, maps, sample))
+    drawn = carry(maps, sampled(source.sample(draw_key, options.samples)))
+    return drawn, [float(info.energy[0]) for info in chunks]
+
+
+def _summary(options: argparse.Namespace, log_weight: np.ndarray, energy: list[float]) -> dict[str, Any]:
+    largest = log_weight.max()
+    weight = np.exp(log_weight - largest)
+    log_normaliser = float(largest + np.log(weight.mean()))
+    return {
+        "command": "sample",
+        "log_density": options.log_density,
+        "dimension": options.dim,
+        "samples": log_weight.size,
+        "log_normaliser": log_normaliser,
+        "kl_divergence": log_normaliser - float(log_weight.mean()),
+        "effective_sample_size": float(weight.sum() ** 2 / (weight**2).sum()),
+        "energy": energy,
+        "seed": options.seed,
+        "device": jax.devices()[0].device_kind,
+    }

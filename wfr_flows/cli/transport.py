@@ -1,0 +1,290 @@
+"""``wfr-flows transport``: the map of optimal transport between two files, learned, and what it costs."""
+
+import argparse
+import json
+import math
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from rich.console import Console
+
+from wfr_flows import metrics, potentials, refinement, static, training
+from wfr_flows.cli.directory import check_directory, making, read_json, refuse_to_replace
+from wfr_flows.cli.files import (
+    check_dimensions,
+    check_weights,
+    read_end,
+    told_in_one_sentence,
+    write_arrays,
+    write_atomically,
+)
+from wfr_flows.cli.options import InputError, count, positive_or_inf, seed
+from wfr_flows.cli.progress import Bars, Clock
+from wfr_flows.cli.table import complain, show
+from wfr_flows.dynamics import Field, Geometry, Trajectory, carry, potential_field, time_grid
+from wfr_flows.measures import Particles, resample
+from wfr_flows.potentials import Potential
+from wfr_flows.static import Diracs
+from wfr_flows.typing import Key, Params
+
+DESCRIPTION = """\
+Learn the map of optimal transport from A to B: one invertible flow, both ways. It starts from independent or
+optimal pairs, is matched to the pairs that it makes itself, and corrected where classifiers tell its ends
+from the data. With a finite --alpha points grow on their way, and masses count.
+
+Writes summary.json, map.npz (A and where it goes, B and where it comes from, with weights) and the parameters
+in checkpoint/. The cost of the path is on the scale of W2² (of 2d² at finite alpha); beside it stands the
+certified optimum between at most 2000 points of either.
+"""
+
+RESULTS = ("summary.json", "map.npz", "checkpoint")
+_CERTIFIED_POINTS = 2000
+_EQUAL_MASSES = 1e-4
+_STEPS = 32
+
+
+class Task(NamedTuple):
+    """Both ends in units of their spread, and what brings them back."""
+
+    source: Particles
+    target: Particles
+    geometry: Geometry
+    center: np.ndarray
+    spread: float
+
+
+class Learned(NamedTuple):
+    """A field and its parameters, for a `Task`."""
+
+    field: Field
+    params: Params
+
+
+def add_parser(commands) -> None:
+    """Add the subcommand to an argparse collection."""
+    parser = commands.add_parser(
+        "transport",
+        help="a learned map of optimal transport between two samples",
+        description=DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_ends(parser)
+    add = parser.add_argument
+    add("--alpha", type=positive_or_inf, default=math.inf, help="length scale (default inf: nothing grows)")
+    add("--out", type=Path, default=Path("wfr-transport"), help="output directory (default wfr-transport)")
+    add_flow(parser)
+    parser.set_defaults(run=run)
+
+
+def add_ends(parser) -> None:
+    """Add what both commands on two files share."""
+    add = parser.add_argument
+    add("source", metavar="A", help="CSV, NPZ or NPY file")
+    add("target", metavar="B", help="CSV, NPZ or NPY file")
+    add("--weights", metavar="NAME", help="weight column or array of the files (default: weight, if present)")
+    add("--seed", type=seed, default=0, help="whole number >= 0 (default 0)")
+    add("--quick", action="store_true", help="a smaller, rougher run")
+    add("--json", action="store_true", help="print JSON instead of a table")
+
+
+def add_flow(parser) -> None:
+    """Add the options that tune the flow."""
+    tuning = parser.add_argument_group("tuning")
+    add = tuning.add_argument
+    add("--pairs", choices=("independent", "optimal"), default="independent", help="to begin with")
+    add("--width", type=count, default=64, help="width of the networks (64)")
+    add("--matching-steps", type=count, help="of each of three rounds of matching (2000; quick 300)")
+    add("--refinement-steps", type=count, help="of Q-flow (300; quick 30)")
+    add("--batch", type=count, default=1024, help="points of either end in a step of Q-flow (1024)")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the job; see `DESCRIPTION`."""
+    check_directory(options.out)
+    source, target = load(options)
+    _check_masses(options, source, target)
+    saved = read_json(options.out / "summary.json")
+    ours = saved is not None and saved.get("command") == "transport"
+    refuse_to_replace(options.out, RESULTS, (options.source, options.target), ours=ours)
+    clock, console = Clock(), Console(stderr=options.json, highlight=False)
+    learn_key, judge_key = jax.random.split(jax.random.key(options.seed))
+    task = standardised(source, target, options.alpha)
+    try:
+        with making(options.out), clock.stage("training"):
+            learned = learn(learn_key, options, task, console)
+    except training.NonFiniteError as error:
+        complain(str(error))
+        return 1
+    with clock.stage("evaluation"):
+        there, back, inverse_error = both_ways(task, learned)
+        summary = _summary(judge_key, options, task, there, back) | {"inverse_error": inverse_error}
+    summary |= {"seconds": clock.seconds}
+    with making(options.out):
+        _write(options, task, learned, there, back, summary)
+    show(summary, _rows(summary), f"Transport from {options.source} to {options.target}", options)
+    return 0
+
+
+def load(options: argparse.Namespace) -> tuple[Particles, Particles]:
+    """Both files, of one dimension."""
+    check_weights(options.weights, [options.source, options.target])
+    with told_in_one_sentence():
+        source, target = (read_end(name, options.weights) for name in (options.source, options.target))
+    check_dimensions(source.position.shape[1], target.position.shape[1])
+    for name, measure in ((options.source, source), (options.target, target)):
+        if measure.position.shape[0] < 2:
+            raise InputError(f"{name} has one point; give at least two.")
+    return source, target
+
+
+def standardised(source: Particles, target: Particles, alpha: float) -> Task:
+    """Centred, and divided by one standard deviation of all coordinates, which keeps the geometry."""
+    ends = [np.asarray(m.position, np.float64) for m in (source, target)]
+    shares = [np.asarray(m.normalise().weight, np.float64) for m in (source, target)]
+    center = np.mean([w @ x for w, x in zip(shares, ends, strict=True)], axis=0)
+    square = [w @ np.mean((x - center) ** 2, axis=1) for w, x in zip(shares, ends, strict=True)]
+    spread = float(np.sqrt(np.mean(square))) or 1.0
+    if math.isinf(alpha):
+        source, target = source.normalise(), target.normalise()
+    moved = [
+        m._replace(position=jnp.asarray((x - center) / spread, m.position.dtype))
+        for m, x in zip((source, target), ends, strict=True)
+    ]
+    return Task(moved[0], moved[1], Geometry(alpha / spread**2, spherical=False), center, spread)
+
+
+def learn(key: Key, options: argparse.Namespace, task: Task, console: Console) -> Learned:
+    """The flow between the ends of a task."""
+    dim = task.center.size
+    potential = network(dim, options.width)
+    field = potential_field(potential, task.geometry)
+    matching_steps = options.matching_steps or (300 if options.quick else 2000)
+    refinement_steps = options.refinement_steps or (30 if options.quick else 300)
+    pair_key, key = jax.random.split(key)
+    with Bars(console) as bars:
+        bars.add("matching", matching_steps)
+        bars.add("refinement", refinement_steps)
+
+        def tell(phase: str, chunk: training.Chunk) -> None:
+            loss = chunk.info[0] if phase == "matching" else jnp.sum(chunk.info.divergence, axis=1)
+            bars.show(phase, chunk.step, loss=loss)
+
+        params = refinement.refine(
+            key,
+            field,
+            task.geometry,
+            network(dim, options.width),
+            refinement.between(task.source, task.target),
+            pairs=_optimal_pairs(pair_key, task) if options.pairs == "optimal" else None,
+            matching_steps=matching_steps,
+            refinement_steps=refinement_steps,
+            batch=options.batch,
+            on_chunk=tell,
+        )
+    return Learned(field, params)
+
+
+def network(dim: int, width: int) -> Potential:
+    """A network beside what is quadratic, which it need not learn."""
+    return potentials.total(potentials.moving_quadratic(dim, degree=3), potentials.mlp(dim, width=width))
+
+
+def both_ways(task: Task, learned: Learned) -> tuple[Trajectory, Trajectory, float]:
+    """All of A forward, all of B back, and how far A is from where it comes back to, in units of the data."""
+    take = jax.jit(partial(carry, learned.field, task.geometry))
+    forward, backward = time_grid(_STEPS), time_grid(_STEPS, reverse=True)
+    there, back = take(learned.params, task.source, forward), take(learned.params, task.target, backward)
+    again = take(learned.params, there.at(-1), backward).position[-1]
+    return there, back, float(jnp.max(jnp.abs(again - task.source.position))) * task.spread
+
+
+def _check_masses(options: argparse.Namespace, source: Particles, target: Particles) -> None:
+    masses = float(source.mass), float(target.mass)
+    if math.isinf(options.alpha) and not np.isclose(*masses, rtol=_EQUAL_MASSES):
+        raise InputError(
+            f"--alpha inf keeps mass, and A has {masses[0]:.6g} and B {masses[1]:.6g}; normalise them, or"
+            " give a finite --alpha."
+        )
+
+
+def _few(key: Key, measure: Particles) -> Particles:
+    if measure.log_weight.size <= _CERTIFIED_POINTS:
+        return measure
+    few = resample(key, measure, _CERTIFIED_POINTS)
+    return few._replace(log_weight=few.log_weight + jnp.log(measure.mass))
+
+
+def _certificate(key: Key, task: Task) -> tuple[static.StaticResult, Particles, Particles]:
+    first, last = (_few(k, m) for k, m in zip(jax.random.split(key), (task.source, task.target), strict=True))
+    solve = jax.jit(partial(static.wfr, alpha=task.geometry.alpha, tolerance=1e-3))
+    return solve(first, last), first, last
+
+
+def _optimal_pairs(key: Key, task: Task) -> Diracs:
+    result, first, last = _certificate(key, task)
+    return jax.jit(static.semi_coupling)(result, first, last, task.geometry.alpha)
+
+
+def _summary(
+    key: Key, options: argparse.Namespace, task: Task, there: Trajectory, back: Trajectory
+) -> dict[str, Any]:
+    unit = task.spread**2
+    result, *_ = _certificate(key, task)
+    cost = jax.jit(refinement.transport_cost)
+    distance = jax.jit(lambda a, b: metrics.energy_distance(a, b, unbiased=True))
+    ends = ((there.at(-1), task.target), (back.at(-1), task.source))
+    return {
+        "command": "transport",
+        "source": options.source,
+        "target": options.target,
+        "alpha": options.alpha if math.isfinite(options.alpha) else "inf",
+        "dimension": task.center.size,
+        "source_points": task.source.log_weight.size,
+        "target_points": task.target.log_weight.size,
+        "cost": float(cost(there, task.geometry)) * unit,
+        "cost_back": float(cost(back, task.geometry)) * unit,
+        "certified_lower": 2 * float(result.lower_bound) * unit,
+        "certified_upper": 2 * float(result.value) * unit,
+        "energy_distance": [float(distance(*pair)) * task.spread for pair in ends],
+        "mass": [float(there.at(-1).mass), float(task.target.mass)],
+        "pairs": options.pairs,
+        "seed": options.seed,
+        "device": jax.devices()[0].device_kind,
+    }
+
+
+def _write(options, task: Task, learned: Learned, there, back, summary: dict[str, Any]) -> None:
+    def out(measure: Particles) -> np.ndarray:
+        return np.asarray(measure.position) * task.spread + task.center
+
+    before = training.latest_step(options.out / "checkpoint") or 0
+    training.save(options.out / "checkpoint", before + 1, learned.params)
+    arrays = {
+        "source": out(there.at(0)),
+        "source_weight": np.asarray(there.at(0).weight),
+        "source_mapped": out(there.at(-1)),
+        "source_mapped_weight": np.asarray(there.at(-1).weight),
+        "target": out(back.at(0)),
+        "target_weight": np.asarray(back.at(0).weight),
+        "target_mapped": out(back.at(-1)),
+        "target_mapped_weight": np.asarray(back.at(-1).weight),
+    }
+    write_arrays(options.out / "map.npz", arrays)
+    write_atomically(options.out / "summary.json", (json.dumps(summary, indent=2) + "\n").encode())
+
+
+def _rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
+    lower, upper = summary["certified_lower"], summary["certified_upper"]
+    near, far = summary["energy_distance"]
+    return [
+        ("cost from A to B", f"{summary['cost']:.5g}"),
+        ("cost from B to A", f"{summary['cost_back']:.5g}"),
+        ("certified, of at most 2000 points", f"[{lower:.5g}, {upper:.5g}]"),
+        ("energy distance at B, at A (unbiased)", f"{near:.2g}, {far:.2g}"),
+        ("there and back, largest error", f"{summary['inverse_error']:.1e}"),
+        ("seconds", f"{sum(summary['seconds'].values()):.1f}"),
+    ]

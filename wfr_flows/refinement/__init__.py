@@ -1,0 +1,46 @@
+"""Refining any flow to optimal transport (Q-flow), and density ratios along it.
+
+[QF] is Xu, Cheng and Xie, Computing high-dimensional optimal transport by flow neural networks (2025).
+"""
+
+from wfr_flows.refinement.bridges import Bridge, flow_bridge, linear_bridge
+from wfr_flows.refinement.density_ratio import (
+    LogRatio,
+    bits_per_dimension,
+    density_ratio,
+    energy_model,
+    log_normaliser,
+    log_ratio,
+    stepwise,
+)
+from wfr_flows.refinement.logistic import logistic_loss
+from wfr_flows.refinement.pairs import flow_matching, flow_pairs, independent_pairs
+from wfr_flows.refinement.q_flow import QParams, QState, QTerms, init_params, q_flow, transport_cost
+from wfr_flows.refinement.refine import Draw, between, fit_ratio, refine
+
+__all__ = [
+    "Bridge",
+    "Draw",
+    "LogRatio",
+    "QParams",
+    "QState",
+    "QTerms",
+    "between",
+    "bits_per_dimension",
+    "density_ratio",
+    "energy_model",
+    "fit_ratio",
+    "flow_bridge",
+    "flow_matching",
+    "flow_pairs",
+    "independent_pairs",
+    "init_params",
+    "linear_bridge",
+    "log_normaliser",
+    "log_ratio",
+    "logistic_loss",
+    "q_flow",
+    "refine",
+    "stepwise",
+    "transport_cost",
+]
