@@ -20,6 +20,19 @@ from wfr_flows.cli import (
 from wfr_flows.cli.options import InputError
 from wfr_flows.cli.table import complain
 
+_COMMANDS = (
+    geodesic,
+    distance,
+    posterior,
+    generate,
+    density,
+    snapshots,
+    sample,
+    generate_from,
+    transport,
+    ratio,
+)
+
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
@@ -30,8 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     parser = _Parser(prog="wfr-flows", description="Wasserstein-Fisher-Rao geometry on your data.")
     commands = parser.add_subparsers(dest="command", required=True, parser_class=_Parser)
-    modules = (geodesic, distance, posterior, generate, density, snapshots, sample, generate_from)
-    for command in (*modules, transport, ratio):
+    for command in _COMMANDS:
         command.add_parser(commands)
     try:
         options = parser.parse_args(arguments)
