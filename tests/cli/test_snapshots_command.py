@@ -10,7 +10,7 @@ from helpers import refusal
 
 from wfr_flows import dynamics, potentials, training
 from wfr_flows.cli import main
-from wfr_flows.cli.table import to_json
+from wfr_flows.cli.files import to_json
 
 TINY = ["--matching-steps", "150", "--refinement-steps", "10", "--width", "8", "--alpha", "1"]
 WRITTEN = {"summary.json", "cells.npz", "trajectories.npz", "snapshots.png", "checkpoint"}

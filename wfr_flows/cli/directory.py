@@ -18,6 +18,12 @@ def check_directory(out: Path) -> None:
         raise InputError(f"--out {out} is a file; give a directory.")
 
 
+def made_by(out: Path, command: str) -> bool:
+    """Whether the summary in a directory is that of an earlier run of the command."""
+    saved = read_json(out / "summary.json")
+    return saved is not None and saved.get("command") == command
+
+
 def refuse_to_replace(out: Path, results: Sequence[str], inputs: Iterable[str | None], *, ours: bool) -> None:
     """Refuse where results would replace files of something else, or an input.
 

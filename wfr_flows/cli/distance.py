@@ -1,7 +1,6 @@
 """``wfr-flows distance``: the certified distance between two files, and what it is made of."""
 
 import argparse
-import json
 import math
 import os
 import sys
@@ -24,6 +23,7 @@ from wfr_flows.cli.files import (
     check_new_file,
     check_weights,
     read_end,
+    to_json,
     told_in_one_sentence,
     write_figure,
     writing,
@@ -161,7 +161,7 @@ def _summary(
 
 def _report(summary: dict[str, Any], options: argparse.Namespace) -> None:
     if options.json:
-        sys.stdout.write(json.dumps(summary, indent=2, allow_nan=False) + "\n")
+        sys.stdout.write(to_json(summary) + "\n")
     else:
         _print_table(summary)
     if not summary["converged"]:

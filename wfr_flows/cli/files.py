@@ -1,9 +1,12 @@
 """Reading the ends of a job and writing its results."""
 
 import io
+import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -69,6 +72,24 @@ def write_atomically(path: Path, content: bytes) -> None:
     partial = path.with_name(path.name + ".partial")
     partial.write_bytes(content)
     partial.replace(path)
+
+
+def to_json(summary: Any) -> str:
+    """JSON, with null for numbers that are not finite, which JSON does not have."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: plain(inner) for name, inner in value.items()}
+        if isinstance(value, list | tuple):
+            return [plain(inner) for inner in value]
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    return json.dumps(plain(summary), indent=2, allow_nan=False)
+
+
+def write_json(path: Path, summary: Any) -> None:
+    """Write what `to_json` makes of it."""
+    write_atomically(path, to_json(summary).encode())
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:

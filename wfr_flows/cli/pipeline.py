@@ -18,8 +18,8 @@ from wfr_flows.cli.files import (
     read_end,
     told_in_one_sentence,
     write_arrays,
-    write_atomically,
     write_figure,
+    write_json,
 )
 from wfr_flows.cli.geodesic import Settings
 from wfr_flows.cli.options import InputError
@@ -120,7 +120,7 @@ def solve(problem: Problem, settings: Settings, out: Path, clock: Clock, console
         _write_figure(out / "geodesic.png", problem, exact, evaluation, settings.alpha)
     summary = _summary(problem, settings, exact, evaluation, endpoint, clock)
     summary["run"] = json.loads((out / "settings.json").read_text())["run"]
-    write_atomically(out / "summary.json", json.dumps(summary, indent=2, allow_nan=False).encode())
+    write_json(out / "summary.json", summary)
     return summary
 
 

@@ -2,7 +2,6 @@
 
 import argparse
 import dataclasses
-import json
 import math
 import time
 from pathlib import Path
@@ -21,8 +20,8 @@ from wfr_flows.cli.files import (
     check_weights,
     told_in_one_sentence,
     write_arrays,
-    write_atomically,
     write_figure,
+    write_json,
 )
 from wfr_flows.cli.options import InputError, add_training, count, pick, positive_or_inf, seed
 from wfr_flows.cli.progress import Bars, Clock
@@ -160,7 +159,7 @@ def run(options: argparse.Namespace) -> int:
         _write_samples(out, learned, state.particles, evaluation.generated)
     summary = _summary(options.file, settings, prior, state, shift, evaluation, clock)
     # The model last: one that is complete stands beside its own results.
-    write_atomically(out / "summary.json", json.dumps(summary, indent=2, allow_nan=False).encode())
+    write_json(out / "summary.json", summary)
     model.save(out, shape, state.learned)
     _report(console, summary, out)
     return 0

@@ -12,7 +12,7 @@ from rich.console import Console
 from wfr_flows import refinement, training
 from wfr_flows.cli import transport
 from wfr_flows.cli.files import check_new_file, read_end, told_in_one_sentence, write_points, writing
-from wfr_flows.cli.options import InputError, count
+from wfr_flows.cli.options import InputError, count, pick
 from wfr_flows.cli.progress import Bars, Clock
 from wfr_flows.cli.table import complain, show
 from wfr_flows.typing import Array, Key
@@ -96,7 +96,7 @@ def _learn(key: Key, options, task: transport.Task, learned: transport.Learned, 
     bridge = refinement.flow_bridge(
         learned.field, task.geometry, learned.params, task.source, task.target, time, batch=256, noise=_NOISE
     )
-    num_steps = options.ratio_steps or (300 if options.quick else 1500)
+    num_steps = pick(options, "ratio_steps", 1500, 300)
     with Bars(console) as bars:
         bars.add("ratio", num_steps)
         log_ratio, params = refinement.fit_ratio(

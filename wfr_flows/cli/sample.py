@@ -2,7 +2,6 @@
 
 import argparse
 import importlib
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,8 +13,8 @@ import numpy as np
 from rich.console import Console
 
 from wfr_flows import gradient_flows, measures, potentials, training
-from wfr_flows.cli.directory import check_directory, making, read_json, refuse_to_replace
-from wfr_flows.cli.files import write_arrays, write_atomically
+from wfr_flows.cli.directory import check_directory, made_by, making, refuse_to_replace
+from wfr_flows.cli.files import write_arrays, write_json
 from wfr_flows.cli.options import InputError, count, pick, positive, seed
 from wfr_flows.cli.progress import Bars, Clock
 from wfr_flows.cli.table import complain, show
@@ -81,8 +80,7 @@ def add_parser(commands) -> None:
 def run(options: argparse.Namespace) -> int:
     """Run the job; see `DESCRIPTION`."""
     check_directory(options.out)
-    saved = read_json(options.out / "summary.json")
-    refuse_to_replace(options.out, RESULTS, (), ours=saved is not None and saved.get("command") == "sample")
+    refuse_to_replace(options.out, RESULTS, (), ours=made_by(options.out, "sample"))
     log_density = _load(options.log_density, options.dim)
     with making(options.out):
         pass
@@ -109,9 +107,7 @@ def run(options: argparse.Namespace) -> int:
                 - log_weight.max(),
             },
         )
-        write_atomically(
-            options.out / "summary.json", json.dumps(summary, indent=2, allow_nan=False).encode()
-        )
+        write_json(options.out / "summary.json", summary)
     rows = [
         ("samples", str(summary["samples"])),
         ("log of the normaliser", f"{summary['log_normaliser']:.4f}"),

@@ -13,11 +13,11 @@ from rich.console import Console
 from rich.table import Table
 
 from wfr_flows import geodesics, potentials, static, training
-from wfr_flows.cli.directory import check_directory, making, read_json, refuse_to_replace
-from wfr_flows.cli.files import told_in_one_sentence, write_arrays, write_atomically, write_figure
+from wfr_flows.cli.directory import check_directory, made_by, making, refuse_to_replace
+from wfr_flows.cli.files import to_json, told_in_one_sentence, write_arrays, write_figure, write_json
 from wfr_flows.cli.options import InputError, count, count_or_zero, pick, positive, seed
 from wfr_flows.cli.progress import Bars, Clock
-from wfr_flows.cli.table import complain, to_json
+from wfr_flows.cli.table import complain
 from wfr_flows.dynamics import Field, Geometry, Trajectory, batched, free_field, potential_field, windowed
 from wfr_flows.geodesics import Chain
 from wfr_flows.measures import Particles, Snapshots, by_time, padded, read_with_column, write_annotated
@@ -99,9 +99,7 @@ def run(options: argparse.Namespace) -> int:
     """Run the job; see `DESCRIPTION`."""
     check_directory(options.out)
     snapshots = _load(options)
-    saved = read_json(options.out / "summary.json")
-    ours = saved is not None and saved.get("command") == "snapshots"
-    refuse_to_replace(options.out, RESULTS, (options.table,), ours=ours)
+    refuse_to_replace(options.out, RESULTS, (options.table,), ours=made_by(options.out, "snapshots"))
     clock, console = Clock(), Console(stderr=options.json, highlight=False)
     learn_key, chain_key = jax.random.split(jax.random.key(options.seed))
     task = _task(options, snapshots)
@@ -294,7 +292,7 @@ def _write(options, task: Task, learned: Learned, trajectory: Trajectory, summar
             obs = {"wfr_growth": at_points["growth"], "wfr_mass": at_points["mass"]}
             cells = {"wfr_velocity": at_points["velocity"]}
             write_annotated(options.table, options.out / "cells.h5ad", obs, cells)
-        write_atomically(options.out / "summary.json", to_json(summary).encode())
+        write_json(options.out / "summary.json", summary)
 
 
 def _report(options: argparse.Namespace, summary: dict[str, Any], console: Console) -> None:

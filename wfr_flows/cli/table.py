@@ -1,8 +1,6 @@
 """What is printed: results as a table for people or as JSON for programs, and what went wrong."""
 
 import argparse
-import json
-import math
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -10,6 +8,8 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+
+from wfr_flows.cli.files import to_json
 
 
 def show(
@@ -25,19 +25,6 @@ def show(
         table.add_row(*row)
     console.print(table)
     console.print(f"Written to {options.out}", markup=False)
-
-
-def to_json(summary: Any) -> str:
-    """JSON, with null for numbers that are not finite, which JSON does not have."""
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {name: plain(inner) for name, inner in value.items()}
-        if isinstance(value, list | tuple):
-            return [plain(inner) for inner in value]
-        return None if isinstance(value, float) and not math.isfinite(value) else value
-
-    return json.dumps(plain(summary), indent=2, allow_nan=False)
 
 
 def complain(message: str) -> None:

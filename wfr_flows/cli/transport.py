@@ -1,7 +1,6 @@
 """``wfr-flows transport``: the map of optimal transport between two files, learned, and what it costs."""
 
 import argparse
-import json
 import math
 from functools import partial
 from pathlib import Path
@@ -13,20 +12,20 @@ import numpy as np
 from rich.console import Console
 
 from wfr_flows import metrics, potentials, refinement, static, training
-from wfr_flows.cli.directory import check_directory, making, read_json, refuse_to_replace
+from wfr_flows.cli.directory import check_directory, made_by, making, refuse_to_replace
 from wfr_flows.cli.files import (
     check_dimensions,
     check_weights,
     read_end,
     told_in_one_sentence,
     write_arrays,
-    write_atomically,
+    write_json,
 )
-from wfr_flows.cli.options import InputError, count, positive_or_inf, seed
+from wfr_flows.cli.options import InputError, count, pick, positive_or_inf, seed
 from wfr_flows.cli.progress import Bars, Clock
 from wfr_flows.cli.table import complain, show
 from wfr_flows.dynamics import Field, Geometry, Trajectory, carry, potential_field, time_grid
-from wfr_flows.measures import Particles, resample
+from wfr_flows.measures import Particles, thinned
 from wfr_flows.potentials import Potential
 from wfr_flows.static import Diracs
 from wfr_flows.typing import Key, Params
@@ -107,8 +106,7 @@ def run(options: argparse.Namespace) -> int:
     check_directory(options.out)
     source, target = load(options)
     _check_masses(options, source, target)
-    saved = read_json(options.out / "summary.json")
-    ours = saved is not None and saved.get("command") == "transport"
+    ours = made_by(options.out, "transport")
     refuse_to_replace(options.out, RESULTS, (options.source, options.target), ours=ours)
     clock, console = Clock(), Console(stderr=options.json, highlight=False)
     learn_key, judge_key = jax.random.split(jax.random.key(options.seed))
@@ -162,8 +160,8 @@ def learn(key: Key, options: argparse.Namespace, task: Task, console: Console) -
     dim = task.center.size
     potential = network(dim, options.width)
     field = potential_field(potential, task.geometry)
-    matching_steps = options.matching_steps or (300 if options.quick else 2000)
-    refinement_steps = options.refinement_steps or (30 if options.quick else 300)
+    matching_steps = pick(options, "matching_steps", 2000, 300)
+    refinement_steps = pick(options, "refinement_steps", 300, 30)
     pair_key, key = jax.random.split(key)
     with Bars(console) as bars:
         bars.add("matching", matching_steps)
@@ -211,15 +209,9 @@ def _check_masses(options: argparse.Namespace, source: Particles, target: Partic
         )
 
 
-def _few(key: Key, measure: Particles) -> Particles:
-    if measure.log_weight.size <= _CERTIFIED_POINTS:
-        return measure
-    few = resample(key, measure, _CERTIFIED_POINTS)
-    return few._replace(log_weight=few.log_weight + jnp.log(measure.mass))
-
-
 def _certificate(key: Key, task: Task) -> tuple[static.StaticResult, Particles, Particles]:
-    first, last = (_few(k, m) for k, m in zip(jax.random.split(key), (task.source, task.target), strict=True))
+    ends = zip(jax.random.split(key), (task.source, task.target), strict=True)
+    first, last = (thinned(k, measure, _CERTIFIED_POINTS) for k, measure in ends)
     solve = jax.jit(partial(static.wfr, alpha=task.geometry.alpha, tolerance=1e-3))
     return solve(first, last), first, last
 
@@ -274,7 +266,7 @@ def _write(options, task: Task, learned: Learned, there, back, summary: dict[str
         "target_mapped_weight": np.asarray(back.at(-1).weight),
     }
     write_arrays(options.out / "map.npz", arrays)
-    write_atomically(options.out / "summary.json", (json.dumps(summary, indent=2) + "\n").encode())
+    write_json(options.out / "summary.json", summary)
 
 
 def _rows(summary: dict[str, Any]) -> list[tuple[str, str]]:

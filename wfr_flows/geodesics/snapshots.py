@@ -11,7 +11,7 @@ import numpy as np
 from wfr_flows import static
 from wfr_flows.dynamics import Field, Geometry, Rates, Trajectory, batched, field_motion, integrate
 from wfr_flows.geodesics.matching import Loss, draw, evolution_error
-from wfr_flows.measures import Particles, padded, resample
+from wfr_flows.measures import Particles, padded, thinned
 from wfr_flows.metrics import energy_distance
 from wfr_flows.numerics import running_total, simpson_weights
 from wfr_flows.static import Diracs, DiracState
@@ -63,7 +63,7 @@ def chain(
     """
     _check(time, snapshots, geometry)
     keys = jax.random.split(key, len(snapshots))
-    few = [_thinned(k, s, num_particles) for k, s in zip(keys, snapshots, strict=True)]
+    few = [thinned(k, s, num_particles) for k, s in zip(keys, snapshots, strict=True)]
     if geometry.spherical:
         few = [snapshot.normalise() for snapshot in few]
     # Particles without mass make all windows of one shape, so that one program serves them.
@@ -213,7 +213,7 @@ def push_misfit(
 
     def loss(params: Params, key: Key) -> Scalar:
         keys = jax.random.split(key, len(snapshots))
-        few = [padded(_thinned(k, s, largest), largest) for k, s in zip(keys, snapshots, strict=True)]
+        few = [padded(thinned(k, s, largest), largest) for k, s in zip(keys, snapshots, strict=True)]
         path = push(field, geometry, params, few[0], nodes, num_steps=num_steps)
         there = (leaf[num_steps :: num_steps + 1] for leaf in (path.position, path.log_weight))
         here = jax.tree.map(lambda *leaves: jnp.stack(leaves), *few[1:])
@@ -253,13 +253,6 @@ def _traveller(geometry: Geometry) -> Callable[[Diracs, Scalar, Scalar], DiracSt
 def _window(solve, first: Particles, last: Particles, alpha: Scalar, *, tolerance: float):
     result = solve(first, last, alpha, tolerance=tolerance)
     return result, static.semi_coupling(result, first, last, alpha)
-
-
-def _thinned(key: Key, snapshot: Particles, size: int) -> Particles:
-    if snapshot.log_weight.size <= size:
-        return snapshot
-    few = resample(key, snapshot, size)
-    return few._replace(log_weight=few.log_weight + jnp.log(snapshot.mass))
 
 
 def _present(diracs: Diracs) -> Diracs:

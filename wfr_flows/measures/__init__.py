@@ -11,7 +11,9 @@ from wfr_flows.measures.particles import (
     moments,
     padded,
     particles,
+    redrawn,
     resample,
+    thinned,
     with_moments,
 )
 from wfr_flows.measures.readers import read_particles, read_with_column, write_annotated
@@ -52,9 +54,11 @@ __all__ = [
     "pinwheel",
     "read_particles",
     "read_with_column",
+    "redrawn",
     "resample",
     "standard_normal",
     "swissroll",
+    "thinned",
     "two_spirals",
     "uniform_ball",
     "uniform_box",

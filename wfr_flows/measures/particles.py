@@ -150,6 +150,17 @@ def resample(key: Key, measure: Particles, size: int) -> Particles:
     return Particles(measure.position[index], jnp.full((size,), -jnp.log(size), dtype))
 
 
+def redrawn(key: Key, measure: Particles, size: int) -> Particles:
+    """`resample`, of the mass of the measure."""
+    drawn = resample(key, measure, size)
+    return drawn._replace(log_weight=drawn.log_weight + jnp.log(measure.mass))
+
+
+def thinned(key: Key, measure: Particles, size: int) -> Particles:
+    """The measure itself, or ``size`` particles drawn from it, of its mass, if it has more."""
+    return measure if measure.log_weight.size <= size else redrawn(key, measure, size)
+
+
 def padded(measure: Particles, size: int) -> Particles:
     """The same measure as ``size`` particles, the last ones without weight: one shape for many measures.
 

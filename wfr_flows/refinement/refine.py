@@ -5,12 +5,11 @@ from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import optax
 
 from wfr_flows.dynamics import Field, Geometry
 from wfr_flows.geodesics import Loss, cosine_muon, matching_method
-from wfr_flows.measures import Particles, resample
+from wfr_flows.measures import Particles, redrawn
 from wfr_flows.potentials import Potential
 from wfr_flows.refinement.bridges import Bridge
 from wfr_flows.refinement.density_ratio import LogRatio, density_ratio, log_ratio
@@ -28,9 +27,7 @@ def between(source: Particles, target: Particles) -> Draw:
     """Draws from two weighted samples, in proportion to the weights, of the masses of the samples."""
 
     def draw(key: Key, n: int) -> Ends:
-        first, last = (
-            _heavy(resample(k, m, n), m) for k, m in zip(jax.random.split(key), (source, target), strict=True)
-        )
+        first, last = (redrawn(k, m, n) for k, m in zip(jax.random.split(key), (source, target), strict=True))
         return first, last
 
     return draw
@@ -181,7 +178,3 @@ def _corrected(
 ) -> Params:
     state, tell = method.init(params), partial(on_chunk, "refinement")
     return run(method, key, state, lambda k: draw(k, batch), num_steps, on_chunk=tell).flow.average
-
-
-def _heavy(drawn: Particles, measure: Particles) -> Particles:
-    return drawn._replace(log_weight=drawn.log_weight + jnp.log(measure.mass))
