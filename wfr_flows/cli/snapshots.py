@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,7 +22,8 @@ from wfr_flows.cli.table import complain
 from wfr_flows.dynamics import Field, Geometry, Trajectory, batched, free_field, potential_field, windowed
 from wfr_flows.geodesics import Chain
 from wfr_flows.measures import Particles, Snapshots, by_time, padded, read_with_column, write_annotated
-from wfr_flows.typing import Array, Key, Params
+from wfr_flows.static import StaticResult
+from wfr_flows.typing import Array, Key, Params, Scalar
 
 DESCRIPTION = """\
 Learn how points move and grow through snapshots in time, from a table with a column of times: certified
@@ -86,7 +88,7 @@ def add_parser(commands) -> None:
     tuning.add_argument(
         "--refinement-steps",
         type=count_or_zero,
-        help="steps by simulation, which bring back particles that stray (200; quick 25; 0: none)",
+        help="steps by simulation, which bring back particles that stray (200; quick 0: none)",
     )
     tuning.add_argument("--width", type=count, default=32, help="width of the networks (32)")
     tuning.add_argument(
@@ -140,10 +142,14 @@ def _load(options: argparse.Namespace) -> Snapshots:
 
 def _task(options: argparse.Namespace, snapshots: Snapshots) -> Task:
     """Centred, and divided by one standard deviation of all coordinates, which keeps the geometry."""
-    everything = np.concatenate([np.asarray(m.position) for m in snapshots.measure])
+    positions = [np.asarray(m.position) for m in snapshots.measure]
+    everything = np.concatenate(positions)
     center = everything.mean(axis=0)
     spread = float(np.sqrt(np.mean((everything - center) ** 2))) or 1.0
-    measures = [m._replace(position=(m.position - center) / spread) for m in snapshots.measure]
+    measures = [
+        m._replace(position=jnp.asarray((position - center) / spread, position.dtype))
+        for m, position in zip(snapshots.measure, positions, strict=True)
+    ]
     snapshots = snapshots._replace(measure=measures)
     alpha = _automatic_alpha(measures) if options.alpha == "auto" else options.alpha / spread**2
     return Task(snapshots, Geometry(alpha, spherical=False), center, spread)
@@ -152,9 +158,13 @@ def _task(options: argparse.Namespace, snapshots: Snapshots) -> Task:
 def _automatic_alpha(measures: list[Particles]) -> float:
     """Mean of ``W₂²`` between neighbours at mass 1: a typical way is then well within reach."""
     largest = max(measure.log_weight.size for measure in measures)
-    same = [padded(measure.normalise(), largest) for measure in measures]
-    solve = jax.jit(partial(static.wfr, alpha=jnp.inf, tolerance=1e-2))
-    return float(np.mean([2 * solve(a, b).value for a, b in zip(same, same[1:], strict=False)]))
+    same = [padded(measure, largest) for measure in measures]
+    solve = jax.jit(_at_mass_1(partial(static.wfr, alpha=jnp.inf, tolerance=1e-2)))
+    return float(np.mean([2 * solve(a, b) for a, b in zip(same, same[1:], strict=False)]))
+
+
+def _at_mass_1(distance: Callable[[Particles, Particles], StaticResult]) -> Callable[..., Scalar]:
+    return lambda first, last: distance(first.normalise(), last.normalise()).value
 
 
 def _learn(
@@ -169,7 +179,7 @@ def _learn(
     field = one if options.joint else windowed(one, chain.time)
     steps = {
         "matching": pick(options, "matching_steps", 8000, 1000),
-        "refinement": pick(options, "refinement_steps", 200, 25),
+        "refinement": pick(options, "refinement_steps", 200, 0),
     }
     with Bars(console) as bars:
         for phase in (phase for phase, num_steps in steps.items() if num_steps):
@@ -227,12 +237,12 @@ def _misfits(task: Task, trajectory: Trajectory) -> dict[str, list[float]]:
     """At every time but the first: ``W₁`` at mass 1 between what was carried there and the snapshot, mass."""
     measures = task.snapshots.measure
     largest = max(measure.log_weight.size for measure in measures)
-    solve = jax.jit(static.wasserstein_1)
+    solve = jax.jit(_at_mass_1(static.wasserstein_1))
     distances, errors = [], []
     for index, measure in enumerate(measures[1:], start=1):
         there = trajectory.at(index * (_STEPS_IN_A_WINDOW + 1) - 1)
-        ends = (padded(m.normalise(), largest) for m in (there, measure))
-        distances.append(float(solve(*ends).value) * task.spread)
+        ends = (padded(m, largest) for m in (there, measure))
+        distances.append(float(solve(*ends)) * task.spread)
         errors.append(abs(float(there.mass) / float(measure.mass) - 1))
     return {"wasserstein_1": distances, "relative_mass_error": errors}
 

@@ -111,9 +111,9 @@ def chain_matching(
     alpha = jnp.where(geometry.inverse_alpha == 0, 0.0, geometry.alpha)
     length = jnp.diff(chain.time)
     share = chain.diracs.source_mass + chain.diracs.target_mass
-    total = jax.vmap(running_total)(share)
+    total = jax.jit(jax.vmap(running_total))(share)
     mass = jnp.mean(total[:, -1]) / 2
-    angle = jax.vmap(static.cone_angle, (0, None))(chain.diracs, geometry.alpha)
+    angle = jax.jit(jax.vmap(static.cone_angle, (0, None)))(chain.diracs, geometry.alpha)
     rates_at = jax.vmap(batched(field), (None, 0, 0))
     travel = jax.vmap(_traveller(geometry), (0, 0, None))
 
@@ -280,6 +280,6 @@ def _check(time: Sequence[float] | Array, snapshots: Sequence[Particles], geomet
     dims = {snapshot.position.shape[1] for snapshot in snapshots}
     if len(dims) > 1:
         raise ValueError(f"the snapshots have {sorted(dims)} coordinates; give all the same.")
-    masses = [float(snapshot.mass) for snapshot in snapshots]
+    masses = [float(np.exp(np.logaddexp.reduce(np.asarray(s.log_weight)))) for s in snapshots]
     if np.isinf(geometry.alpha) and not geometry.spherical and not np.allclose(masses, masses[0], rtol=1e-4):
         raise ValueError(f"alpha = inf keeps mass and the snapshots have {masses}; give a finite alpha.")

@@ -48,10 +48,13 @@ def by_time(points: Particles, time: np.ndarray) -> Snapshots:
     if len(values) < 2:
         raise ValueError(f"there is one time only, {values[0]:g}; give points at two times or more.")
     rows = [np.flatnonzero(time == value) for value in values]
-    measures = [Particles(points.position[row], points.log_weight[row]) for row in rows]
-    for value, measure in zip(values, measures, strict=True):
-        if not measure.mass > 0:
+    # By numpy: every snapshot has its own shape, and jax would compile every operation for it.
+    position, log_weight = (np.asarray(leaf) for leaf in points)
+    log_mass = [np.logaddexp.reduce(log_weight[row]) for row in rows]
+    for value, mass in zip(values, log_mass, strict=True):
+        if mass == -np.inf:
             raise ValueError(f"the points at time {value:g} have no mass; give them weights or remove them.")
-    first = jnp.log(measures[0].mass)
-    relative = [measure._replace(log_weight=measure.log_weight - first) for measure in measures]
-    return Snapshots([float(value) for value in values], relative, rows)
+    measures = [
+        Particles(jnp.asarray(position[row]), jnp.asarray(log_weight[row] - log_mass[0])) for row in rows
+    ]
+    return Snapshots([float(value) for value in values], measures, rows)
