@@ -66,7 +66,7 @@ def mixture(key: jax.Array, dim: int, alpha: float, num_steps: int) -> dict:
     )
     seconds = time.perf_counter() - since
     there = path.at(-1)
-    action = geodesics.window_actions(field, geometry, params, path, 1)[0]
+    action = jax.jit(lambda params, p: geodesics.window_actions(field, geometry, params, p, 1))(params, path)
     weight, x = there.weight / there.mass, there.position
     shares = [
         jnp.sum(jnp.where(chosen, weight, 0.0))
@@ -80,7 +80,7 @@ def mixture(key: jax.Array, dim: int, alpha: float, num_steps: int) -> dict:
         "relative_mass_error": abs(float(there.mass) / 2.8 - 1),
         "energy_distance": float(distance(there, fresh)),
         "floor": float(distance(other, fresh)),
-        "action": float(action),
+        "action": float(action[0]),
         "certified_lower": float(chain.lower[0]),
         "certified_upper": float(chain.upper[0]),
         "seconds": seconds,

@@ -217,7 +217,8 @@ def push_misfit(
         path = push(field, geometry, params, few[0], nodes, num_steps=num_steps)
         there = (leaf[num_steps :: num_steps + 1] for leaf in (path.position, path.log_weight))
         here = jax.tree.map(lambda *leaves: jnp.stack(leaves), *few[1:])
-        return jnp.mean(jax.vmap(misfit)(Particles(*there), here))
+        # Not vmap, under which XLA sums pairs several times slower where there is one window.
+        return jnp.mean(jax.lax.map(lambda pair: misfit(*pair), (Particles(*there), here)))
 
     return loss
 

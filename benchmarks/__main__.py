@@ -1,0 +1,113 @@
+"""Run the benchmarks one after the other, and write the results page.
+
+``--smoke`` checks that each runs; without it sizes are those of a preset that takes about half an hour on two
+cores; ``--full`` runs every experiment at its full size, for hours. Records go to ``--out`` as
+``kind-name-CORES-DEVICE.jsonl``. Benchmarks that need a table are left out unless ``--tables`` names a folder
+with gene.csv and dyngen.csv.
+
+``--page`` runs nothing: it writes the results page, in benchmarks/README.md, from benchmarks/results.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+
+from benchmarks import page
+
+KINDS = ("speed", "peers", "accuracy")
+
+PRESET = {
+    "accuracy.aggregation": [],
+    "accuracy.gaussian_mixture": ["--alphas", "1", "--seeds", "0"],
+    "accuracy.ornstein_uhlenbeck": ["--dims", "2"],
+    "accuracy.porous_medium": ["--dims", "1"],
+    "accuracy.posterior": ["--seeds", "0", "--dims"],
+    "accuracy.static_oracles": [],
+    "accuracy.two_dimensional": ["--sets", "eight-gaussians", "--alphas", "10"],
+    "accuracy.variational_ou": ["--dims", "2", "6"],
+    "peers.static_wfr": [],
+    "speed.icnn_jko": [],
+    "speed.potential_jet": [],
+    "speed.static": [],
+    "speed.training_step": [],
+    "speed.variational_jko": [],
+}
+"""What half an hour has room for, by module."""
+
+TABLES = {
+    "snapshots_gene": ["gene.csv", "--time", "samples", "--alpha", "2.25", "--hill-growth"],
+    "snapshots_dyngen": ["dyngen.csv", "--time", "samples", "--alpha", "4"],
+}
+
+
+def modules() -> list[str]:
+    """``kind.name`` of every benchmark."""
+    return [
+        f"{kind}.{path.stem}"
+        for kind in KINDS
+        for path in sorted((page.HERE / kind).glob("*.py"))
+        if path.stem != "__init__"
+    ]
+
+
+def commands(options: argparse.Namespace) -> dict[str, list[str]]:
+    """What to run, by the name of its record."""
+    if options.smoke:
+        chosen = {name: ["--smoke"] for name in modules()}
+    elif options.full:
+        chosen = {name: [] for name in modules()}
+    else:
+        chosen = PRESET
+    runs = {name.replace(".", "-", 1): [name, *given] for name, given in chosen.items()}
+    if options.tables is not None and not options.smoke:
+        for name, (table, *given) in TABLES.items():
+            runs[f"accuracy-{name}"] = ["accuracy.snapshots", "--table", str(options.tables / table), *given]
+    if options.only:
+        runs = {name: run for name, run in runs.items() if run[0] in options.only}
+    return runs
+
+
+def device() -> str:
+    """The end of a record's name."""
+    first = jax.devices()[0]
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    if first.platform == "cpu":
+        return f"{cores}core-cpu"
+    return f"{jax.device_count()}x-{first.device_kind.replace(' ', '_').replace('-', '_')}"
+
+
+def main() -> int:
+    options = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    options.add_argument("--smoke", action="store_true", help="tiny sizes, to see that all of them run")
+    options.add_argument("--full", action="store_true", help="every experiment at its full size")
+    options.add_argument("--only", nargs="+", choices=modules(), metavar="KIND.NAME", help="these alone")
+    options.add_argument("--tables", type=Path, metavar="FOLDER", help="where gene.csv and dyngen.csv are")
+    options.add_argument("--out", type=Path, metavar="FOLDER", help="keep the records there")
+    options.add_argument("--page", action="store_true", help="write the results page, and run nothing")
+    options = options.parse_args()
+    if options.page:
+        page.write()
+        return 0
+    failed = []
+    for name, (module, *given) in commands(options).items():
+        print(f"== {module} {' '.join(given)}", file=sys.stderr, flush=True)
+        kept = [] if options.out is None else ["--out", str(options.out / f"{name}-{device()}.jsonl")]
+        if subprocess.run(
+            [sys.executable, "-m", f"benchmarks.{module}", *given, *kept], check=False
+        ).returncode:
+            failed.append(module)
+    if failed:
+        print(f"failed: {', '.join(failed)}", file=sys.stderr)
+    return bool(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,134 @@
+"""The results page: what was published or asked for beside what the records in ``results/`` hold.
+
+`experiments.toml` lists experiments: where in the records a number stands, what was published, what is asked.
+No number of ours is written there; each is read from a record, with its seconds and its machine.
+"""
+
+import json
+import statistics
+import tomllib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+HERE = Path(__file__).parent
+START, END = "<!-- results: written by python -m benchmarks --page -->", "<!-- end of results -->"
+HEADER = (
+    "| experiment | number | published | asked | ours | truth or floor | met | seconds | record |\n"
+    "|---|---|---|---|---|---|---|---|---|"
+)
+REDUCTIONS: dict[str, Callable[[Sequence[float]], float]] = {
+    "only": lambda values: values[0],
+    "mean": statistics.fmean,
+    "median": statistics.median,
+    "largest": max,
+    "smallest": min,
+    "largest size": lambda values: max(abs(value) for value in values),
+}
+
+
+class Record(NamedTuple):
+    """One file of results: what its name says, the machine, the lines."""
+
+    path: Path
+    machine: dict[str, Any]
+    lines: list[dict[str, Any]]
+
+
+def records(folder: Path) -> dict[str, Record]:
+    """By ``kind-name``, of the files ``kind-name-CORES-DEVICE.jsonl``."""
+    found = {}
+    for path in sorted(folder.glob("*.jsonl")):
+        first, *lines = [json.loads(line) for line in path.read_text().splitlines()]
+        found[path.stem.rsplit("-", 2)[0]] = Record(path, first["machine"], lines)
+    return found
+
+
+def table(experiments: dict[str, Any], found: dict[str, Record]) -> str:
+    """The page in Markdown: one table for every source, then what is missing and why."""
+    parts = []
+    for source in experiments["source"]:
+        rows = [row for row in experiments["row"] if row["source"] == source["key"]]
+        parts += (
+            [f"### {source['title']}", source["about"]] if "about" in source else [f"### {source['title']}"]
+        )
+        parts.append("\n".join([HEADER, *(_line(row, found) for row in rows)]))
+        missing = [item for item in experiments.get("missing", []) if item["source"] == source["key"]]
+        if missing:
+            said = "\n".join(f"* {item['experiment']}: {item['reason']}" for item in missing)
+            parts.append(f"Not reproduced:\n\n{said}")
+    return "\n\n".join(parts)
+
+
+def rewritten(page: str, inner: str) -> str:
+    """The page with what stands between its two marks replaced."""
+    before, rest = page.split(START)
+    return f"{before}{START}\n\n{inner}\n\n{END}{rest.split(END)[1]}"
+
+
+def current() -> str:
+    """What the page ought to be now."""
+    experiments = tomllib.loads((HERE / "experiments.toml").read_text())
+    return rewritten((HERE / "README.md").read_text(), table(experiments, records(HERE / "results")))
+
+
+def write() -> None:
+    (HERE / "README.md").write_text(current())
+
+
+def _line(row: dict[str, Any], found: dict[str, Record]) -> str:
+    record = found[row["record"]]
+    lines = [line for line in record.lines if all(line.get(k) == v for k, v in row.get("where", {}).items())]
+    reduce = REDUCTIONS[row.get("reduce", "only")]
+
+    def number(name: str) -> float | None:
+        values = [_at(line, row[name]) for line in lines] if name in row else []
+        return reduce(values) if values else None
+
+    ours, asked = number("value"), _asked(row)
+    if ours is None:
+        raise ValueError(f"no line of {record.path.name} is {row.get('where')}: {row['experiment']}")
+    seconds = number("seconds")
+    cells = [
+        row["experiment"],
+        row["number"],
+        _shown(row.get("published")),
+        asked,
+        f"**{_shown(ours)}**",
+        _shown(number("truth") if "truth" in row else row.get("exact")),
+        "" if not asked else "yes" if _met(row, ours) else "**no**",
+        "" if seconds is None else f"{seconds:.3g}",
+        f"[{_machine(record)}](results/{record.path.name})",
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def _at(line: dict[str, Any], path: str) -> Any:
+    """``a.0`` is the first entry of ``a``."""
+    value: Any = line
+    for step in path.split("."):
+        value = value[int(step)] if isinstance(value, list) else value[step]
+    return value
+
+
+def _asked(row: dict[str, Any]) -> str:
+    signs = {"at_most": "≤", "at_least": "≥", "size_at_most": "±"}
+    return " ".join(f"{sign} {_shown(row[name])}" for name, sign in signs.items() if name in row)
+
+
+def _met(row: dict[str, Any], ours: float) -> bool:
+    above, below = row.get("at_most", float("inf")), row.get("at_least", -float("inf"))
+    return below <= ours <= above and abs(ours) <= row.get("size_at_most", float("inf"))
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _machine(record: Record) -> str:
+    machine = record.machine
+    cores = record.path.stem.rsplit("-", 2)[1]
+    device = cores if machine["backend"] == "cpu" else machine["device"]
+    return f"{device}, {'float64' if machine['float64'] else 'float32'}"
