@@ -1,5 +1,6 @@
-"""What the README promises: its commands, its example, its links and its map."""
+"""What the README promises: its commands, its example, its links and its map; the names in the docs."""
 
+import importlib
 import re
 from pathlib import Path
 
@@ -12,7 +13,8 @@ COMMANDS = [
     "python -m pip install -e . && wfr-flows geodesic",
     'python -m pip install -e ".[test]" && pytest',
 ]
-DOCUMENTS = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "benchmarks/README.md"]
+PAPERS = (ROOT / "docs" / "papers.md").read_text()
+DOCUMENTS = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "benchmarks/README.md", "docs/papers.md"]
 
 
 def blocks(language):
@@ -49,3 +51,9 @@ def test_readme_maps_every_package():
     packages = {path.parent.name for path in (ROOT / "wfr_flows").glob("*/__init__.py")} | {"typing"}
     section = README.split("## The map of the house")[1].split("\n## ")[0]
     assert set(re.findall(r"^\| \[?`(\w+)`", section, flags=re.MULTILINE)) == packages
+
+
+@pytest.mark.parametrize("name", sorted(set(re.findall(r"`((?:[a-z_]+\.)+\w+)`", PAPERS))))
+def test_the_page_on_the_papers_names_code_that_is_there(name):
+    package, attribute = name.rsplit(".", 1)
+    assert hasattr(importlib.import_module(f"wfr_flows.{package}"), attribute)
