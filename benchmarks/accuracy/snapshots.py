@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.common import parser, report, rounded
-from wfr_flows import dynamics, geodesics, metrics, potentials
+from wfr_flows import dynamics, geodesics, measures, metrics, potentials
 from wfr_flows.cli import main as command
 from wfr_flows.dynamics import Geometry
 from wfr_flows.measures import Particles
@@ -44,11 +44,16 @@ def end(key: jax.Array, dim: int) -> Particles:
     return clusters(key, dim, [(200, 0, 1.0), (200, 0, -1.0), (1000, 1, 2.5)])
 
 
-def mixture(key: jax.Array, dim: int, alpha: float, num_steps: int) -> dict:
+def mixture(key: jax.Array, dim: int, alpha: float, num_steps: int, *, project: bool) -> dict:
+    """With ``project`` along the components that stand out of noise; the rest of a point stays with it."""
     keys = jax.random.split(key, 6)
     geometry = Geometry(alpha, spherical=False)
-    snapshots = start(keys[0], dim), end(keys[1], dim)
+    given = start(keys[0], dim), end(keys[1], dim)
     since = time.perf_counter()
+    everything = Particles(*(jnp.concatenate(leaves) for leaves in zip(*given, strict=True)))
+    components = measures.principal_components(everything, None if project else dim)
+    snapshots = [m._replace(position=components.scores(m.position)) for m in given]
+    dim = components.basis.shape[1]
     chain = geodesics.chain(keys[2], [0.0, 1.0], snapshots, geometry)
     field = dynamics.windowed(dynamics.potential_field(potentials.mlp(dim, width=64), geometry), chain.time)
     params = geodesics.fit_chain(
@@ -66,15 +71,17 @@ def mixture(key: jax.Array, dim: int, alpha: float, num_steps: int) -> dict:
     )
     seconds = time.perf_counter() - since
     there = path.at(-1)
+    there = there._replace(position=components.moved(given[0].position, there.position))
     action = jax.jit(lambda params, p: geodesics.window_actions(field, geometry, params, p, 1))(params, path)
     weight, x = there.weight / there.mass, there.position
     shares = [
         jnp.sum(jnp.where(chosen, weight, 0.0))
         for chosen in ((x[:, 1] < 1.25) & (x[:, 0] > 0), (x[:, 1] < 1.25) & (x[:, 0] <= 0), x[:, 1] >= 1.25)
     ]
-    fresh, other = end(keys[4], dim), end(keys[5], dim)
+    fresh, other = (end(key, x.shape[1]) for key in keys[4:])
     distance = jax.jit(metrics.energy_distance)
     return {
+        "components": dim,
         "shares": [float(share) for share in shares],
         "share_error": max(abs(float(s) - t / 14) for s, t in zip(shares, (2, 2, 10), strict=True)),
         "relative_mass_error": abs(float(there.mass) / 2.8 - 1),
@@ -117,6 +124,7 @@ def table(options, seed: int) -> dict:
 def main() -> None:
     options = parser(__doc__)
     options.add_argument("--dims", type=int, nargs="*", default=[10, 100, 1000])
+    options.add_argument("--components", action="store_true", help="along those that stand out of noise")
     options.add_argument("--seeds", type=int, nargs="+", default=[0])
     options.add_argument("--alpha", type=float, default=1.0)
     options.add_argument("--table", type=Path, help="a table instead")
@@ -141,7 +149,8 @@ def main() -> None:
                 continue
             for dim in options.dims:
                 steps = SMOKE_STEPS if options.smoke else 2000
-                found = mixture(jax.random.key(seed), dim, options.alpha, steps)
+                project = options.components
+                found = mixture(jax.random.key(seed), dim, options.alpha, steps, project=project)
                 emit(example="clusters", dim=dim, alpha=options.alpha, seed=seed, **rounded(found, 5))
 
 

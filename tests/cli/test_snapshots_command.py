@@ -95,12 +95,29 @@ def test_a_time_is_held_out_and_compared(tmp_path, capsys):
     assert summary["field"] == "free"
 
 
+def test_learning_along_components_and_saying_nothing(tmp_path, capsys):
+    rows = table()
+    wide = np.concatenate([rows, 0.01 * np.random.default_rng(1).normal(size=(len(rows), 30))], axis=1)
+    source = write(tmp_path / "cells.csv", wide, ",".join(["day", *(f"x{i}" for i in range(32))]))
+    arguments = ["snapshots", str(source), "--time", "day", "--components", "auto", "--quiet", "--quick"]
+    assert main([*arguments, "--out", str(tmp_path / "out"), *TINY]) == 0
+    assert capsys.readouterr().out == ""
+    cells = np.load(tmp_path / "out" / "cells.npz")
+    num = cells["basis"].shape[1]
+    assert json.loads((tmp_path / "out" / "summary.json").read_text())["components"] == num < 5
+    assert cells["position"].shape == cells["velocity"].shape == (48, num)
+    np.testing.assert_allclose(cells["position"] @ cells["basis"].T + cells["center"], wide[:, 1:], atol=0.1)
+    moving = wide[:, 1] > -3
+    np.testing.assert_allclose((cells["velocity"] @ cells["basis"].T)[moving, 0].mean(), 1.0, atol=0.15)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--time", "hour"], "has no 'hour'"),
         (["--time", "day", "--hold-out", "0"], "no time between the ends"),
         (["--time", "day", "--alpha", "-1"], "not positive"),
+        (["--time", "day", "--components", "3"], "exceeds the 2 coordinates"),
         (["--time", "day", "--weights", "nothing"], "no weights 'nothing'"),
     ],
 )

@@ -9,7 +9,7 @@ import numpy as np
 
 from wfr_flows.cli import model
 from wfr_flows.cli.files import check_new_file, read_end, told_in_one_sentence, write_points, writing
-from wfr_flows.cli.options import InputError
+from wfr_flows.cli.options import InputError, add_out, add_printing, subcommand
 from wfr_flows.cli.progress import Clock
 from wfr_flows.cli.table import complain, show
 
@@ -24,24 +24,18 @@ x1, x2, ... and log_density, or NPZ with position and log_density.
 
 def add_parser(commands) -> None:
     """Add the subcommand to an argparse collection."""
-    parser = commands.add_parser(
+    parser = subcommand(
+        commands,
         "density",
+        run,
         help="log-density of a learned measure at the points of a file",
         description=DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
     add("checkpoint", metavar="CHECKPOINT", type=Path, help="output directory of posterior or geodesic")
     add("points", metavar="POINTS", help="CSV, NPZ or NPY file")
-    add(
-        "--out",
-        type=Path,
-        metavar="FILE",
-        default=Path("density.csv"),
-        help="a new .csv or .npz file (default density.csv)",
-    )
-    add("--json", action="store_true", help="print JSON instead of a table")
-    parser.set_defaults(run=run)
+    add_out(parser, "density.csv", ".csv or .npz")
+    add_printing(parser)
 
 
 def run(options: argparse.Namespace) -> int:

@@ -3,7 +3,6 @@
 import argparse
 import math
 import os
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,13 +22,12 @@ from wfr_flows.cli.files import (
     check_new_file,
     check_weights,
     read_end,
-    to_json,
     told_in_one_sentence,
     write_figure,
     writing,
 )
-from wfr_flows.cli.options import InputError, positive, positive_or_inf
-from wfr_flows.cli.table import complain
+from wfr_flows.cli.options import InputError, add_printing, positive, positive_or_inf, subcommand
+from wfr_flows.cli.table import complain, printed_as_json, screen
 from wfr_flows.measures import Particles
 
 DESCRIPTION = """\
@@ -46,11 +44,12 @@ _EQUAL_MASSES = 1e-4
 
 def add_parser(commands) -> None:
     """Add the subcommand to an argparse collection."""
-    parser = commands.add_parser(
+    parser = subcommand(
+        commands,
         "distance",
+        run,
         help="the certified WFR distance between two weighted samples",
         description=DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
     add("source", metavar="A", help="CSV, NPZ or NPY file")
@@ -64,9 +63,8 @@ def add_parser(commands) -> None:
     )
     add("--spherical", action="store_true", help="normalise both masses to 1 and keep them so on the way")
     add("--tolerance", type=positive, default=1e-4, help="relative gap between the bounds (default 1e-4)")
-    add("--json", action="store_true", help="print JSON instead of a table")
+    add_printing(parser)
     add("--plot", type=Path, metavar="FILE", help="draw the geodesic: a new .png, .pdf or .svg file")
-    parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -160,10 +158,8 @@ def _summary(
 
 
 def _report(summary: dict[str, Any], options: argparse.Namespace) -> None:
-    if options.json:
-        sys.stdout.write(to_json(summary) + "\n")
-    else:
-        _print_table(summary)
+    if not printed_as_json(summary, options):
+        _print_table(summary, screen(options))
     if not summary["converged"]:
         complain(
             f"the bounds hold, but the gap did not fall to {summary['tolerance']:g}"
@@ -171,7 +167,7 @@ def _report(summary: dict[str, Any], options: argparse.Namespace) -> None:
         )
 
 
-def _print_table(summary: dict[str, Any]) -> None:
+def _print_table(summary: dict[str, Any], console: Console) -> None:
     digits = min(max(6, 2 - math.floor(math.log10(summary["tolerance"]))), 15)
 
     def show(name: str) -> str:
@@ -207,7 +203,7 @@ def _print_table(summary: dict[str, Any]) -> None:
     table = Table(title=f"{title}, alpha = {summary['alpha']}{meaning}", show_header=False)
     for row in rows:
         table.add_row(*row)
-    Console(highlight=False).print(table)
+    console.print(table)
 
 
 def _plot(path: Path, diracs: static.Diracs, options: argparse.Namespace, value: float) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from wfr_flows.cli import model
 from wfr_flows.cli.files import check_new_file, write_points, writing
-from wfr_flows.cli.options import InputError, count, seed
+from wfr_flows.cli.options import InputError, add_out, add_printing, add_seed, count, subcommand
 from wfr_flows.cli.progress import Clock
 from wfr_flows.cli.table import show
 from wfr_flows.measures import Particles, resample
@@ -24,26 +24,16 @@ equally weighted samples and nothing but their coordinates. The same seed gives 
 
 def add_parser(commands) -> None:
     """Add the subcommand to an argparse collection."""
-    parser = commands.add_parser(
-        "generate",
-        help="weighted samples of a learned measure",
-        description=DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = subcommand(
+        commands, "generate", run, help="weighted samples of a learned measure", description=DESCRIPTION
     )
     add = parser.add_argument
     add("checkpoint", metavar="CHECKPOINT", type=Path, help="output directory of posterior or geodesic")
     add("-n", type=count, metavar="N", required=True, help="how many samples")
-    add("--seed", type=seed, default=0, help="whole number >= 0 (default 0)")
+    add_seed(parser)
     add("--resample", action="store_true", help="equal weights, by drawing samples again by their weights")
-    add(
-        "--out",
-        type=Path,
-        metavar="FILE",
-        default=Path("samples.csv"),
-        help="a new .csv, .npz or, with --resample, .npy file (default samples.csv)",
-    )
-    add("--json", action="store_true", help="print JSON instead of a table")
-    parser.set_defaults(run=run)
+    add_out(parser, "samples.csv", ".csv, .npz or, with --resample, .npy")
+    add_printing(parser)
 
 
 def run(options: argparse.Namespace) -> int:

@@ -2,13 +2,11 @@
 
 import argparse
 from functools import partial
-from pathlib import Path
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from rich.console import Console
 
 from wfr_flows import measures, metrics, potentials, proximal, training
 from wfr_flows.cli.files import (
@@ -19,9 +17,19 @@ from wfr_flows.cli.files import (
     write_points,
     writing,
 )
-from wfr_flows.cli.options import InputError, count, pick, positive, seed
+from wfr_flows.cli.options import (
+    InputError,
+    add_out,
+    add_printing,
+    add_quick,
+    add_seed,
+    count,
+    pick,
+    positive,
+    subcommand,
+)
 from wfr_flows.cli.progress import Bars, Clock
-from wfr_flows.cli.table import complain, show
+from wfr_flows.cli.table import complain, screen, show
 from wfr_flows.dynamics import Geometry, potential_field, time_grid
 from wfr_flows.measures import Particles
 from wfr_flows.proximal import Diagnostics
@@ -51,26 +59,21 @@ class Data(NamedTuple):
 
 def add_parser(commands) -> None:
     """Add the subcommand to an argparse collection."""
-    parser = commands.add_parser(
+    parser = subcommand(
+        commands,
         "generate-from",
+        run,
         help="learn from a table to generate such points",
         description=DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
     add("table", metavar="FILE", help="CSV, NPZ, NPY or Parquet file with at least 20 points")
     add("--weights", metavar="NAME", help="column or array of the weights (default: weight, if present)")
     add("-n", type=count, metavar="N", help="how many samples (default: as many as points)")
-    add("--seed", type=seed, default=0, help="whole number >= 0 (default 0)")
-    add(
-        "--out",
-        type=Path,
-        metavar="FILE",
-        default=Path("samples.csv"),
-        help="a new .csv, .npz or .npy file (default samples.csv)",
-    )
-    add("--quick", action="store_true", help="a smaller, rougher run")
-    add("--json", action="store_true", help="print JSON instead of a table")
+    add_seed(parser)
+    add_out(parser, "samples.csv", ".csv, .npz or .npy")
+    add_quick(parser)
+    add_printing(parser)
     tuning = parser.add_argument_group("tuning")
     add = tuning.add_argument
     add("--width", type=count, default=64, help="width of both networks (64)")
@@ -80,13 +83,12 @@ def add_parser(commands) -> None:
     add("--num-steps", type=count, default=5, help="Euler steps of the flow (5)")
     add("--kinetic-weight", type=positive, default=0.02, help="lambda, at unit spread (0.02)")
     add("--lipschitz", type=positive, default=1.0, help="L, the largest slope of the critic (1)")
-    parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
     """Run the job; see `DESCRIPTION`."""
     check_new_file(options.out, "--out", (".csv", ".npz", ".npy"))
-    clock, console = Clock(), Console(stderr=options.json, highlight=False)
+    clock, console = Clock(), screen(options)
     split_key, train_key, sample_key, look_key = jax.random.split(jax.random.key(options.seed), 4)
     data = _load(split_key, options)
     potential, critic = _networks(options, data.center.size)

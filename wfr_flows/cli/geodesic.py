@@ -13,9 +13,20 @@ from rich.table import Table
 
 from wfr_flows.cli.directory import check_directory, making, read_json, refuse_to_replace
 from wfr_flows.cli.files import write_atomically
-from wfr_flows.cli.options import InputError, add_training, count, pick, positive_or_inf, seed
+from wfr_flows.cli.options import (
+    InputError,
+    add_out,
+    add_printing,
+    add_quick,
+    add_seed,
+    add_training,
+    count,
+    pick,
+    positive_or_inf,
+    subcommand,
+)
 from wfr_flows.cli.progress import Clock
-from wfr_flows.cli.table import complain
+from wfr_flows.cli.table import complain, printed_as_json, screen
 
 DESCRIPTION = """\
 Learn the spherical Wasserstein-Fisher-Rao geodesic from weighted samples to N(0, I) (or to a second file),
@@ -54,11 +65,12 @@ class Settings:
 
 def add_parser(commands) -> None:
     """Add the subcommand to an argparse collection."""
-    parser = commands.add_parser(
+    parser = subcommand(
+        commands,
         "geodesic",
+        run,
         help="learn a spherical WFR geodesic from weighted samples",
         description=DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
     add(
@@ -75,9 +87,10 @@ def add_parser(commands) -> None:
         default=1.0,
         help="length scale; inf is optimal transport (default 1)",
     )
-    add("--out", type=Path, default=Path("wfr-geodesic"), help="output directory (default wfr-geodesic)")
-    add("--seed", type=seed, default=0, help="whole number >= 0 (default 0)")
-    add("--quick", action="store_true", help="a smaller run, done in half a minute")
+    add_out(parser, "wfr-geodesic")
+    add_seed(parser)
+    add_quick(parser)
+    add_printing(parser)
     add("--resume", action="store_true", help="continue the unfinished run in the output directory")
     tuning = parser.add_argument_group("tuning")
     tuning.add_argument(
@@ -90,14 +103,13 @@ def add_parser(commands) -> None:
         batch="1024; quick 512",
         matching_weight=10.0,
     )
-    parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
     """Run the job; see the module and `DESCRIPTION`."""
     from wfr_flows.cli import pipeline  # noqa: PLC0415  it imports Settings from here
 
-    console = Console(highlight=False)
+    console = screen(options)
     problem = pipeline.load(options)
     settings = _settings(options)
     _prepare(options.out, settings, options.resume)
@@ -106,7 +118,8 @@ def run(options: argparse.Namespace) -> int:
     except pipeline.NonFiniteError as error:
         complain(str(error))
         return 1
-    _report(console, summary, options.out)
+    if not printed_as_json(summary, options):
+        _report(console, summary, options.out)
     return 0
 
 

@@ -2,6 +2,8 @@
 
 import argparse
 import math
+from collections.abc import Callable
+from pathlib import Path
 
 
 class InputError(Exception):
@@ -51,6 +53,45 @@ def count_or_zero(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"{text} is no count; give a whole number >= 0")
     return int(text)
+
+
+def subcommand(
+    commands, name: str, run: Callable[[argparse.Namespace], int], *, help: str, description: str
+) -> argparse.ArgumentParser:
+    """The parser of a subcommand, beside the others; its description keeps its lines."""
+    parser = commands.add_parser(
+        name, help=help, description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.set_defaults(run=run)
+    return parser
+
+
+def add_out(parser: argparse.ArgumentParser, default: str, kinds: str | None = None) -> None:
+    """``--out``: a directory, or a new file of one of the kinds."""
+    said = "output directory" if kinds is None else f"a new {kinds} file"
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIRECTORY" if kinds is None else "FILE",
+        default=Path(default),
+        help=f"{said} (default {default})",
+    )
+
+
+def add_seed(parser: argparse.ArgumentParser) -> None:
+    """``--seed``."""
+    parser.add_argument("--seed", type=seed, default=0, help="whole number >= 0 (default 0)")
+
+
+def add_quick(parser: argparse.ArgumentParser) -> None:
+    """``--quick``, of commands that train."""
+    parser.add_argument("--quick", action="store_true", help="a smaller, rougher run")
+
+
+def add_printing(parser: argparse.ArgumentParser) -> None:
+    """``--json`` and ``--quiet``."""
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    parser.add_argument("--quiet", action="store_true", help="print no table and no progress")
 
 
 def add_training(group, *, matching: str, refinement: str, batch: str, matching_weight: float) -> None:

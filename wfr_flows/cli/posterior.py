@@ -23,9 +23,20 @@ from wfr_flows.cli.files import (
     write_figure,
     write_json,
 )
-from wfr_flows.cli.options import InputError, add_training, count, pick, positive_or_inf, seed
+from wfr_flows.cli.options import (
+    InputError,
+    add_out,
+    add_printing,
+    add_quick,
+    add_seed,
+    add_training,
+    count,
+    pick,
+    positive_or_inf,
+    subcommand,
+)
 from wfr_flows.cli.progress import Bars, Clock
-from wfr_flows.cli.table import complain
+from wfr_flows.cli.table import complain, printed_as_json, screen
 from wfr_flows.geodesics import Online
 from wfr_flows.measures import Particles
 from wfr_flows.training import Chunk, NonFiniteError
@@ -92,11 +103,12 @@ class Evaluation(NamedTuple):
 
 def add_parser(commands) -> None:
     """Add the subcommand to an argparse collection."""
-    parser = commands.add_parser(
+    parser = subcommand(
+        commands,
         "posterior",
+        run,
         help="learn a posterior from prior samples and their log-likelihood",
         description=DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
     add("file", metavar="FILE", help="CSV or NPZ file of prior samples")
@@ -114,9 +126,10 @@ def add_parser(commands) -> None:
         help="length scale, where the samples have covariance I; inf is optimal transport (default 1)",
     )
     add("--samples", type=count, default=4096, help="how many samples to generate (default 4096)")
-    add("--out", type=Path, default=Path("wfr-posterior"), help="output directory (default wfr-posterior)")
-    add("--seed", type=seed, default=0, help="whole number >= 0 (default 0)")
-    add("--quick", action="store_true", help="a smaller, rougher run")
+    add_out(parser, "wfr-posterior")
+    add_seed(parser)
+    add_quick(parser)
+    add_printing(parser)
     add_training(
         parser.add_argument_group("tuning"),
         matching="2000; quick 1000",
@@ -124,7 +137,6 @@ def add_parser(commands) -> None:
         batch="1024; quick 512",
         matching_weight=1.0,
     )
-    parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -135,7 +147,7 @@ def run(options: argparse.Namespace) -> int:
     refuse_to_replace(out, (*RESULTS, "settings.json"), [options.file], ours=model.is_marked(out))
     with making(out):
         model.mark(out)
-    console = Console(highlight=False)
+    console = screen(options)
     shape = model.Shape(
         prior.position.shape[1], settings.width, settings.alpha, settings.num_steps, settings.float64
     )
@@ -161,7 +173,14 @@ def run(options: argparse.Namespace) -> int:
     # The model last: one that is complete stands beside its own results.
     write_json(out / "summary.json", summary)
     model.save(out, shape, state.learned)
-    _report(console, summary, out)
+    if not printed_as_json(summary, options):
+        _report(console, summary, out)
+    size = summary["effective_sample_size"]["data"] or 0.0
+    if size < _FEW:
+        complain(
+            f"all rests on {size:.3g} effective samples; give more, or samples nearer to the posterior with"
+            " their weights."
+        )
     return 0
 
 
@@ -351,8 +370,3 @@ def _report(console: Console, summary: dict[str, Any], out: Path) -> None:
     if summary["dimension"] > _SHOWN:
         console.print(f"The other {summary['dimension'] - _SHOWN} coordinates are in summary.json.")
     console.print(f"Written to {out}: {', '.join(RESULTS)}/", markup=False, soft_wrap=True)
-    if (size["data"] or 0) < _FEW:
-        complain(
-            f"all rests on {show(size['data'], '.3g')} effective samples; give more, or samples"
-            " nearer to the posterior with their weights."
-        )

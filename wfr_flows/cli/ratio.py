@@ -1,7 +1,6 @@
 """``wfr-flows ratio``: the logarithm of the density of one file over that of another, at given points."""
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -12,9 +11,9 @@ from rich.console import Console
 from wfr_flows import refinement, training
 from wfr_flows.cli import transport
 from wfr_flows.cli.files import check_new_file, read_end, told_in_one_sentence, write_points, writing
-from wfr_flows.cli.options import InputError, count, pick
+from wfr_flows.cli.options import InputError, add_out, count, pick, subcommand
 from wfr_flows.cli.progress import Bars, Clock
-from wfr_flows.cli.table import complain, show
+from wfr_flows.cli.table import complain, screen, show
 from wfr_flows.typing import Array, Key
 
 DESCRIPTION = """\
@@ -32,25 +31,19 @@ _NOISE = 0.5
 
 def add_parser(commands) -> None:
     """Add the subcommand to an argparse collection."""
-    parser = commands.add_parser(
+    parser = subcommand(
+        commands,
         "ratio",
+        run,
         help="the log-ratio of the densities behind two samples",
         description=DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     transport.add_ends(parser)
     add = parser.add_argument
     add("--at", metavar="POINTS", required=True, help="CSV, NPZ or NPY file of points")
-    add(
-        "--out",
-        type=Path,
-        metavar="FILE",
-        default=Path("ratio.csv"),
-        help="a new .csv or .npz file (default ratio.csv)",
-    )
+    add_out(parser, "ratio.csv", ".csv or .npz")
     add("--ratio-steps", type=count, help="of classification (1500; quick 300)")
     transport.add_flow(parser)
-    parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -64,7 +57,7 @@ def run(options: argparse.Namespace) -> int:
         raise InputError(
             f"{options.at} has {found} coordinates and A and B {dim}; give points of their space."
         )
-    clock, console = Clock(), Console(stderr=options.json, highlight=False)
+    clock, console = Clock(), screen(options)
     flow_key, ratio_key = jax.random.split(jax.random.key(options.seed))
     task = transport.standardised(source, target, np.inf)
     try:

@@ -15,9 +15,19 @@ from rich.console import Console
 from wfr_flows import gradient_flows, measures, potentials, training
 from wfr_flows.cli.directory import check_directory, made_by, making, refuse_to_replace
 from wfr_flows.cli.files import write_arrays, write_json
-from wfr_flows.cli.options import InputError, count, pick, positive, seed
+from wfr_flows.cli.options import (
+    InputError,
+    add_out,
+    add_printing,
+    add_quick,
+    add_seed,
+    count,
+    pick,
+    positive,
+    subcommand,
+)
 from wfr_flows.cli.progress import Bars, Clock
-from wfr_flows.cli.table import complain, show
+from wfr_flows.cli.table import complain, screen, show
 from wfr_flows.geodesics import cosine_muon
 from wfr_flows.gradient_flows import Sample
 from wfr_flows.training import NonFiniteError
@@ -41,11 +51,12 @@ RESULTS = ("samples.npz", "summary.json")
 
 def add_parser(commands) -> None:
     """Add the subcommand to an argparse collection."""
-    parser = commands.add_parser(
+    parser = subcommand(
+        commands,
         "sample",
+        run,
         help="samples of a log-density that is a Python function",
         description=DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
     add("--log-density", metavar="MODULE:FUNCTION", required=True, help="x: [d] -> scalar, in JAX")
@@ -57,10 +68,10 @@ def add_parser(commands) -> None:
         default=1.0,
         help="standard deviation of the Gaussian to begin at (default 1)",
     )
-    add("--out", type=Path, default=Path("wfr-sample"), help="output directory (default wfr-sample)")
-    add("--seed", type=seed, default=0, help="whole number >= 0 (default 0)")
-    add("--quick", action="store_true", help="a smaller, rougher run")
-    add("--json", action="store_true", help="print JSON instead of a table")
+    add_out(parser, "wfr-sample")
+    add_seed(parser)
+    add_quick(parser)
+    add_printing(parser)
     tuning = parser.add_argument_group("tuning")
     add = tuning.add_argument
     add("--steps", type=count, help="JKO steps (40; quick 20)")
@@ -74,7 +85,6 @@ def add_parser(commands) -> None:
     add("--batch", type=count, help="particles in an update (1024; quick 512)")
     add("--num-particles", type=count, help="that are carried along (32768; quick 8192)")
     add("--width", type=count, default=64, help="of the networks (64)")
-    parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -84,7 +94,7 @@ def run(options: argparse.Namespace) -> int:
     log_density = _load(options.log_density, options.dim)
     with making(options.out):
         pass
-    console, clock = Console(stderr=options.json, highlight=False), Clock()
+    console, clock = screen(options), Clock()
     try:
         with clock.stage("flow"):
             sample, energy = _flow(options, log_density, console)

@@ -1,10 +1,8 @@
 """``wfr-flows snapshots``: dynamics with growth through snapshots in time, from one table."""
 
 import argparse
-import sys
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -15,13 +13,34 @@ from rich.table import Table
 
 from wfr_flows import geodesics, potentials, static, training
 from wfr_flows.cli.directory import check_directory, made_by, making, refuse_to_replace
-from wfr_flows.cli.files import to_json, told_in_one_sentence, write_arrays, write_figure, write_json
-from wfr_flows.cli.options import InputError, count, count_or_zero, pick, positive, seed
+from wfr_flows.cli.files import told_in_one_sentence, write_arrays, write_figure, write_json
+from wfr_flows.cli.options import (
+    InputError,
+    add_out,
+    add_printing,
+    add_quick,
+    add_seed,
+    count,
+    count_or_zero,
+    pick,
+    positive,
+    subcommand,
+)
 from wfr_flows.cli.progress import Bars, Clock
-from wfr_flows.cli.table import complain
+from wfr_flows.cli.table import complain, printed_as_json, screen
 from wfr_flows.dynamics import Field, Geometry, Trajectory, batched, free_field, potential_field, windowed
 from wfr_flows.geodesics import Chain
-from wfr_flows.measures import Particles, Snapshots, by_time, padded, read_with_column, write_annotated
+from wfr_flows.measures import (
+    Components,
+    Particles,
+    Snapshots,
+    by_time,
+    equally_weighted,
+    padded,
+    principal_components,
+    read_with_column,
+    write_annotated,
+)
 from wfr_flows.static import StaticResult
 from wfr_flows.typing import Array, Key, Params, Scalar
 
@@ -33,7 +52,8 @@ first snapshot.
 
 Writes summary.json, cells.npz (velocity, growth and mass at every point of the table), trajectories.npz (the
 first snapshot carried through time), snapshots.png and the parameters in checkpoint/; for an AnnData table
-also cells.h5ad, the table with what cells.npz holds.
+also cells.h5ad, the table with what cells.npz holds. With --components, positions and velocities in these
+files are along them, and center and basis, [d, k], stand beside them.
 """
 
 RESULTS = ("summary.json", "cells.npz", "trajectories.npz", "snapshots.png", "checkpoint", "cells.h5ad")
@@ -42,11 +62,11 @@ _ONE_SIDED = 1e-4
 
 
 class Task(NamedTuple):
-    """The snapshots in units of their spread, and what brings them back."""
+    """The snapshots along their components in units of their spread, and what brings them back."""
 
     snapshots: Snapshots
     geometry: Geometry
-    center: np.ndarray
+    components: Components
     spread: float
 
 
@@ -60,11 +80,12 @@ class Learned(NamedTuple):
 
 def add_parser(commands) -> None:
     """Add the subcommand to an argparse collection."""
-    parser = commands.add_parser(
+    parser = subcommand(
+        commands,
         "snapshots",
+        run,
         help="motion and growth through snapshots in time",
         description=DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
     add("table", metavar="TABLE", help="CSV, NPZ, Parquet or AnnData (.h5ad) file")
@@ -78,11 +99,18 @@ def add_parser(commands) -> None:
     )
     add("--field", choices=("potential", "free"), default="potential", help="one potential, or two networks")
     add("--joint", action="store_true", help="one field smooth in time, instead of one between snapshots")
+    add(
+        "--components",
+        type=_count_or_auto,
+        metavar="K",
+        help="learn along K principal components, or auto: those that stand out of noise; the rest of a point"
+        " stays with it (default: all coordinates)",
+    )
     add("--hold-out", type=float, metavar="TIME", help="leave this time out of training, and compare there")
-    add("--out", type=Path, default=Path("wfr-snapshots"), help="output directory (default wfr-snapshots)")
-    add("--seed", type=seed, default=0, help="whole number >= 0 (default 0)")
-    add("--quick", action="store_true", help="a smaller, rougher run")
-    add("--json", action="store_true", help="print JSON instead of a table")
+    add_out(parser, "wfr-snapshots")
+    add_seed(parser)
+    add_quick(parser)
+    add_printing(parser)
     tuning = parser.add_argument_group("tuning")
     tuning.add_argument("--matching-steps", type=count, help="steps on the plans (8000; quick 1000)")
     tuning.add_argument(
@@ -94,7 +122,6 @@ def add_parser(commands) -> None:
     tuning.add_argument(
         "--num-particles", type=count, default=2900, help="of a snapshot for its plans, at most (2900)"
     )
-    parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -102,7 +129,7 @@ def run(options: argparse.Namespace) -> int:
     check_directory(options.out)
     snapshots = _load(options)
     refuse_to_replace(options.out, RESULTS, (options.table,), ours=made_by(options.out, "snapshots"))
-    clock, console = Clock(), Console(stderr=options.json, highlight=False)
+    clock, console = Clock(), screen(options)
     learn_key, chain_key = jax.random.split(jax.random.key(options.seed))
     task = _task(options, snapshots)
     seen = task.snapshots.without(options.hold_out) if options.hold_out is not None else task.snapshots
@@ -128,6 +155,10 @@ def _positive_or_auto(text: str) -> float | str:
     return text if text == "auto" else positive(text)
 
 
+def _count_or_auto(text: str) -> int | str:
+    return text if text == "auto" else count(text)
+
+
 def _load(options: argparse.Namespace) -> Snapshots:
     with told_in_one_sentence():
         points, times = read_with_column(options.table, options.time, weight=options.weights)
@@ -142,17 +173,30 @@ def _load(options: argparse.Namespace) -> Snapshots:
 
 def _task(options: argparse.Namespace, snapshots: Snapshots) -> Task:
     """Centred, and divided by one standard deviation of all coordinates, which keeps the geometry."""
-    positions = [np.asarray(m.position) for m in snapshots.measure]
-    everything = np.concatenate(positions)
-    center = everything.mean(axis=0)
-    spread = float(np.sqrt(np.mean((everything - center) ** 2))) or 1.0
+    everything = np.concatenate([np.asarray(m.position) for m in snapshots.measure])
+    components = _components(options, everything)
+    scores = np.asarray(components.scores(jnp.asarray(everything)))
+    spread = float(np.sqrt(np.mean(scores**2))) or 1.0
+    ends = np.cumsum([row.size for row in snapshots.row])
     measures = [
-        m._replace(position=jnp.asarray((position - center) / spread, position.dtype))
-        for m, position in zip(snapshots.measure, positions, strict=True)
+        measure._replace(position=jnp.asarray(position))
+        for measure, position in zip(snapshots.measure, np.split(scores / spread, ends[:-1]), strict=True)
     ]
     snapshots = snapshots._replace(measure=measures)
     alpha = _automatic_alpha(measures) if options.alpha == "auto" else options.alpha / spread**2
-    return Task(snapshots, Geometry(alpha, spherical=False), center, spread)
+    return Task(snapshots, Geometry(alpha, spherical=False), components, spread)
+
+
+def _components(options: argparse.Namespace, position: np.ndarray) -> Components:
+    dim = position.shape[1]
+    if options.components is None:
+        return Components(jnp.asarray(position.mean(axis=0)), jnp.eye(dim, dtype=position.dtype))
+    if options.components != "auto" and options.components > dim:
+        raise InputError(
+            f"--components {options.components} exceeds the {dim} coordinates of {options.table}."
+        )
+    num = None if options.components == "auto" else options.components
+    return principal_components(equally_weighted(jnp.asarray(position)), num)
 
 
 def _automatic_alpha(measures: list[Particles]) -> float:
@@ -170,7 +214,7 @@ def _at_mass_1(distance: Callable[[Particles, Particles], StaticResult]) -> Call
 def _learn(
     key: Key, options: argparse.Namespace, task: Task, seen: Snapshots, chain: Chain, console: Console
 ) -> Learned:
-    dim = task.center.size
+    dim = task.components.basis.shape[1]
     one = (
         potential_field(potentials.mlp(dim, width=options.width), task.geometry)
         if options.field == "potential"
@@ -218,7 +262,8 @@ def _summary(
         "alpha": float(jnp.asarray(task.geometry.alpha)) * unit,
         "field": options.field,
         "joint": options.joint,
-        "dimension": task.center.size,
+        "dimension": task.components.basis.shape[0],
+        "components": task.components.basis.shape[1],
         "time": snapshots.time,
         "points": [measure.log_weight.size for measure in snapshots.measure],
         "mass": [float(measure.mass) for measure in snapshots.measure],
@@ -255,7 +300,11 @@ def _at_the_points(task: Task, learned: Learned) -> dict[str, np.ndarray]:
     snapshots, last = task.snapshots, task.snapshots.time[-1]
     rates_at, span = jax.jit(batched(learned.field)), last - snapshots.time[0]
     total = sum(len(row) for row in snapshots.row)
-    velocity, growth, mass = np.empty((total, task.center.size)), np.empty(total), np.ones(total)
+    velocity, growth, mass = (
+        np.empty((total, task.components.basis.shape[1])),
+        np.empty(total),
+        np.ones(total),
+    )
     push = jax.jit(partial(geodesics.push, learned.field, task.geometry, num_steps=_STEPS_IN_A_WINDOW))
     largest = max(len(row) for row in snapshots.row)
     for index, (now, measure, row) in enumerate(zip(*snapshots, strict=True)):
@@ -275,8 +324,12 @@ def _at_the_points(task: Task, learned: Learned) -> dict[str, np.ndarray]:
 def _write(options, task: Task, learned: Learned, trajectory: Trajectory, summary: dict[str, Any]) -> None:
     from wfr_flows import plotting  # noqa: PLC0415  matplotlib is slow to import
 
+    center, basis = (np.asarray(leaf) for leaf in task.components)
+    along = {} if options.components is None else {"center": center, "basis": basis}
+    origin = 0 if along else center
+
     def back(position: Array) -> np.ndarray:
-        return np.asarray(position) * task.spread + task.center
+        return np.asarray(position) * task.spread + origin
 
     at_points = _at_the_points(task, learned)
     snapshots = task.snapshots
@@ -289,10 +342,10 @@ def _write(options, task: Task, learned: Learned, trajectory: Trajectory, summar
         # A step of its own: orbax passes over one that is there already.
         before = training.latest_step(options.out / "checkpoint") or 0
         training.save(options.out / "checkpoint", before + 1, learned.params)
-        write_arrays(options.out / "cells.npz", {"position": position, "time": times, **at_points})
+        write_arrays(options.out / "cells.npz", {"position": position, "time": times, **at_points, **along})
         write_arrays(
             options.out / "trajectories.npz",
-            {name: np.asarray(getattr(moved, name)) for name in ("time", "position", "log_weight")},
+            {name: np.asarray(getattr(moved, name)) for name in ("time", "position", "log_weight")} | along,
         )
         figure = plotting.snapshots(
             snapshots._replace(measure=measures), moved, position, at_points["growth"]
@@ -300,14 +353,13 @@ def _write(options, task: Task, learned: Learned, trajectory: Trajectory, summar
         write_figure(options.out / "snapshots.png", figure)
         if options.table.endswith(".h5ad"):
             obs = {"wfr_growth": at_points["growth"], "wfr_mass": at_points["mass"]}
-            cells = {"wfr_velocity": at_points["velocity"]}
+            cells = {"wfr_velocity": at_points["velocity"] @ basis.T}
             write_annotated(options.table, options.out / "cells.h5ad", obs, cells)
         write_json(options.out / "summary.json", summary)
 
 
 def _report(options: argparse.Namespace, summary: dict[str, Any], console: Console) -> None:
-    if options.json:
-        sys.stdout.write(to_json(summary) + "\n")
+    if printed_as_json(summary, options):
         return
     table = Table(title=f"Snapshots, alpha = {summary['alpha']:.4g}")
     for name in ("time", "points", "mass", "W₁", "relative mass error"):

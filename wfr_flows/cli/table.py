@@ -12,14 +12,25 @@ from rich.table import Table
 from wfr_flows.cli.files import to_json
 
 
+def screen(options: argparse.Namespace) -> Console:
+    """Where progress and tables go: nowhere with ``--quiet``, beside the results with ``--json``."""
+    return Console(stderr=options.json, quiet=options.quiet, highlight=False)
+
+
+def printed_as_json(summary: dict[str, Any], options: argparse.Namespace) -> bool:
+    """Whether ``--json`` was asked for; then the summary has been printed."""
+    if options.json:
+        sys.stdout.write(to_json(summary) + "\n")
+    return options.json
+
+
 def show(
     summary: dict[str, Any], rows: Sequence[tuple[str, str]], title: str, options: argparse.Namespace
 ) -> None:
     """Print the summary with ``--json``, otherwise the rows and where the file is."""
-    if options.json:
-        sys.stdout.write(to_json(summary) + "\n")
+    if printed_as_json(summary, options):
         return
-    console = Console(highlight=False)
+    console = screen(options)
     table = Table(title=escape(title), show_header=False)
     for row in rows:
         table.add_row(*row)

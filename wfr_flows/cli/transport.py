@@ -3,7 +3,6 @@
 import argparse
 import math
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -21,9 +20,19 @@ from wfr_flows.cli.files import (
     write_arrays,
     write_json,
 )
-from wfr_flows.cli.options import InputError, count, pick, positive_or_inf, seed
+from wfr_flows.cli.options import (
+    InputError,
+    add_out,
+    add_printing,
+    add_quick,
+    add_seed,
+    count,
+    pick,
+    positive_or_inf,
+    subcommand,
+)
 from wfr_flows.cli.progress import Bars, Clock
-from wfr_flows.cli.table import complain, show
+from wfr_flows.cli.table import complain, screen, show
 from wfr_flows.dynamics import Field, Geometry, Trajectory, carry, potential_field, time_grid
 from wfr_flows.measures import Particles, thinned
 from wfr_flows.potentials import Potential
@@ -65,18 +74,18 @@ class Learned(NamedTuple):
 
 def add_parser(commands) -> None:
     """Add the subcommand to an argparse collection."""
-    parser = commands.add_parser(
+    parser = subcommand(
+        commands,
         "transport",
+        run,
         help="a learned map of optimal transport between two samples",
         description=DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_ends(parser)
     add = parser.add_argument
     add("--alpha", type=positive_or_inf, default=math.inf, help="length scale (default inf: nothing grows)")
-    add("--out", type=Path, default=Path("wfr-transport"), help="output directory (default wfr-transport)")
+    add_out(parser, "wfr-transport")
     add_flow(parser)
-    parser.set_defaults(run=run)
 
 
 def add_ends(parser) -> None:
@@ -85,9 +94,9 @@ def add_ends(parser) -> None:
     add("source", metavar="A", help="CSV, NPZ or NPY file")
     add("target", metavar="B", help="CSV, NPZ or NPY file")
     add("--weights", metavar="NAME", help="weight column or array of the files (default: weight, if present)")
-    add("--seed", type=seed, default=0, help="whole number >= 0 (default 0)")
-    add("--quick", action="store_true", help="a smaller, rougher run")
-    add("--json", action="store_true", help="print JSON instead of a table")
+    add_seed(parser)
+    add_quick(parser)
+    add_printing(parser)
 
 
 def add_flow(parser) -> None:
@@ -108,7 +117,7 @@ def run(options: argparse.Namespace) -> int:
     _check_masses(options, source, target)
     ours = made_by(options.out, "transport")
     refuse_to_replace(options.out, RESULTS, (options.source, options.target), ours=ours)
-    clock, console = Clock(), Console(stderr=options.json, highlight=False)
+    clock, console = Clock(), screen(options)
     learn_key, judge_key = jax.random.split(jax.random.key(options.seed))
     task = standardised(source, target, options.alpha)
     try:

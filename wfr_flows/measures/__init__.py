@@ -2,6 +2,7 @@
 
 from wfr_flows.measures.barenblatt import barenblatt, barenblatt_radius
 from wfr_flows.measures.builtin import BUILTIN, gaussian_mixture_1d
+from wfr_flows.measures.components import Components, principal_components
 from wfr_flows.measures.distributions import Distribution, empirical, gaussian, mixture, standard_normal
 from wfr_flows.measures.ornstein_uhlenbeck import ornstein_uhlenbeck
 from wfr_flows.measures.particles import (
@@ -31,6 +32,7 @@ from wfr_flows.measures.uniform import uniform_ball, uniform_box
 
 __all__ = [
     "BUILTIN",
+    "Components",
     "Distribution",
     "Particles",
     "Snapshots",
@@ -52,6 +54,7 @@ __all__ = [
     "padded",
     "particles",
     "pinwheel",
+    "principal_components",
     "read_particles",
     "read_with_column",
     "redrawn",
