@@ -4,8 +4,8 @@ from wfr_flows.inference.bernoulli import Bernoulli, bernoulli
 from wfr_flows.inference.importance import Laplace, Weighted, adapted, laplace, weigh
 from wfr_flows.inference.labelled import (
     Labelled,
+    against_rest,
     fetch_labelled,
-    one_against_rest,
     read_labelled,
     ringnorm,
     split,
@@ -33,12 +33,12 @@ __all__ = [
     "Score",
     "Weighted",
     "adapted",
+    "against_rest",
     "bernoulli",
     "fetch_labelled",
     "laplace",
     "log_evidence",
     "logistic_regression",
-    "one_against_rest",
     "posterior",
     "read_labelled",
     "ringnorm",

@@ -50,7 +50,7 @@ def waveform(key: Key, n: int) -> Labelled:
     """``u h_a + (1 - u) h_b + N(0, I)`` in 21 dimensions, for three classes 0, 1, 2 of equal probability.
 
     ``h_1(i) = max(6 - |i - 11|, 0)``, ``h_2(i) = h_1(i - 4)``, ``h_3(i) = h_1(i + 4)``, ``u`` uniform in
-    [0, 1]; the pairs ``(a, b)`` are (1, 2), (1, 3), (2, 3) (Breiman et al., 1984). See `one_against_rest`.
+    [0, 1]; the pairs ``(a, b)`` are (1, 2), (1, 3), (2, 3) (Breiman et al., 1984). See `against_rest`.
     """
     class_key, share_key, noise_key = jax.random.split(key, 3)
     label = jax.random.randint(class_key, (n,), 0, 3)
@@ -62,9 +62,9 @@ def waveform(key: Key, n: int) -> Labelled:
     return Labelled(share * first + (1 - share) * second + noise, label)
 
 
-def one_against_rest(table: Labelled, chosen: int) -> Labelled:
-    """The label 1 for one class, 0 for all others."""
-    return table._replace(label=(table.label == chosen).astype(jnp.int32))
+def against_rest(table: Labelled, *chosen: int) -> Labelled:
+    """The label 1 for the chosen classes, 0 for all others."""
+    return table._replace(label=jnp.isin(table.label, jnp.array(chosen)).astype(jnp.int32))
 
 
 def split(key: Key, table: Labelled, share: float = 0.8) -> tuple[Labelled, Labelled]:

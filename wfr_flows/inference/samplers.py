@@ -24,6 +24,7 @@ from wfr_flows.gradient_flows import (
     SteinState,
     Whitening,
     carry,
+    cosine_adam,
     whiten,
 )
 from wfr_flows.gradient_flows.functionals import LogDensity
@@ -37,6 +38,7 @@ from wfr_flows.typing import Array, Key, PyTree, Scalar
 
 _FRAME_PARTICLES = 4096
 _LEAST_SIZE = 10  # times the dimension
+_ADAM = cosine_adam(3e-3)
 
 
 class Sampler(Protocol):
@@ -121,10 +123,10 @@ def sample_by_variational_jko(
     num_steps: int = 3,
     num_iterations: int = 300,
     inner_steps: int = 3,
-    batch: int = 256,
+    batch: int = 1024,
     pool: int = 4096,
-    map_optimiser: Optimiser = cosine_muon,
-    ratio_optimiser: Optimiser = cosine_muon,
+    map_optimiser: Optimiser = _ADAM,
+    ratio_optimiser: Optimiser = _ADAM,
 ) -> Weighted:
     """The flow of ``KL(·|p)`` by `gradient_flows.variational_jko` ([VWGF]), its maps gradients of ``ψ``.
 
@@ -171,7 +173,7 @@ def sample_by_uot_gen(
     num_weighted: int = 8192,
     num_rounds: int = 0,
 ) -> Weighted:
-    """Weighted samples of ``start``, a generator learned from them (see `posterior`), samples of it, weighted.
+    """A generator learned from weighted samples of ``start`` (see `posterior`); samples of it, weighted anew.
 
     Args:
       generator: `geodesics.generator` of the dimension; by default of width 32, without matching: the
@@ -219,16 +221,19 @@ def sample_by_svgd(
     /,
     *,
     optimiser: optax.GradientTransformation | None = None,
-    num_steps: int = 1000,
+    num_steps: int = 500,
+    bandwidth: float | None = None,
     minibatch: Callable[[Key], LogDensity] | None = None,
 ) -> Weighted:
     """Stein variational descent of ``num_samples`` particles, see `gradient_flows.svgd`: without a density.
 
-    In more than a few dimensions its particles are too near to each other: the variances of its samples are
-    too small.
+    Kernels that are wide next to the law make means and covariances right (Liu, Wang, 2018, on kernels that
+    contain quadratic functions); those of the median rule, the particles too near to each other in more than
+    a few dimensions.
 
     Args:
       optimiser: as there.
+      bandwidth: of the kernel, in units of the whitened start; ``3√d`` by default.
       num_steps: of descent.
       minibatch: ``key -> log_density`` of other rows in every step, such as those of
         ``LogisticRegression.minibatch``; the density itself by default.
@@ -238,16 +243,17 @@ def sample_by_svgd(
     """
     frame_key, start_key, run_key = jax.random.split(key, 3)
     frame = _frame(frame_key, start)
+    bandwidth = 3 * start.dim**0.5 if bandwidth is None else bandwidth
 
     def method(key: Key) -> Method:
         seen = log_density if minibatch is None else minibatch(key)
-        return gradient_flows.svgd(_seen_from(frame, seen), optimiser)
+        return gradient_flows.svgd(_seen_from(frame, seen), optimiser, bandwidth=bandwidth)
 
     def step(key: Key, state: SteinState, batch: Array) -> tuple[SteinState, Scalar]:
         return method(key).step(key, state, batch)
 
     particles = start.spread(start_key, num_samples)
-    whole = gradient_flows.svgd(_seen_from(frame, log_density), optimiser)
+    whole = gradient_flows.svgd(_seen_from(frame, log_density), optimiser, bandwidth=bandwidth)
     state = whole.init(particles._replace(position=frame(particles.position)))
     moved = run(Method(whole.init, step), run_key, state, lambda _: (), num_steps).particles
     unknown = jnp.full((), jnp.nan, moved.log_weight.dtype)
