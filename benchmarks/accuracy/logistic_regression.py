@@ -202,7 +202,7 @@ def arguments() -> argparse.Namespace:
     if options.examples is None:
         options.examples = [*GENERATED, *(FILES if options.tables else ())]
     if options.smoke:
-        options.examples, options.splits, options.samples, options.rows = ["twonorm"], 1, 1024, 200
+        options.examples, options.splits, options.samples, options.rows = ["twonorm"], 1, 1024, 2000
         options.draws, options.warm_up = 0, 10
     return options
 

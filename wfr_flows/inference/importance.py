@@ -7,11 +7,14 @@ import jax.numpy as jnp
 import optimistix
 
 from wfr_flows.gradient_flows.functionals import LogDensity
-from wfr_flows.measures import Distribution, Particles, gaussian, moments
+from wfr_flows.measures import Distribution, Particles, gaussian, mixture, moments
 from wfr_flows.typing import Array, Bool, Float, Key, Scalar
 
 _NEWTON_STEPS = 4
 _BATCH = 256
+_EFFECTIVE = 0.25
+_WIDE_SHARE, _WIDE_VARIANCE = 0.1, 4.0
+_HALVINGS = 20
 
 
 class Weighted(NamedTuple):
@@ -92,22 +95,48 @@ def laplace(log_density: LogDensity, start: Float[Array, " d"], *, max_steps: in
 
 
 def adapted(
-    key: Key, log_density: LogDensity, start: Distribution, num_samples: int, num_rounds: int = 2
+    key: Key, log_density: LogDensity, start: Distribution, num_samples: int, num_rounds: int = 4
 ) -> Distribution:
-    """The Gaussian with the moments of the law, by importance sampling from the last one, in rounds.
+    """A law with the mean and covariance of ``p``, by importance sampling from the last one, in rounds.
+
+    ``.9 N(m, C) + .1 N(m, 4C)``: the wider part bounds the weights where ``p`` falls off slower than a
+    Gaussian. A round takes the moments of ``q^(1-b) p^b``, with the greatest ``b <= 1`` that leaves a quarter
+    of its samples effective: a start far off is drawn near in steps.
 
     Args:
       log_density: ``log p``, up to a constant.
-      start: a law with a density, near enough for weights ``p/q`` with an effective sample size of many
-        times the dimension: `laplace`, rarely a prior.
-      num_samples: in each round.
+      start: a law with a density, such as `laplace` gives.
+      num_samples: in each round, many times the dimension.
       num_rounds: how often; 0 returns ``start``.
     """
     law = start
     for round_key in jax.random.split(key, num_rounds):
         particles = law.spread(round_key, num_samples)
-        law = gaussian(*moments(weigh(particles, log_ratio(log_density, law, particles)).particles))
+        ratio = log_ratio(log_density, law, particles)
+        law = _wide(*moments(_tempered(particles, ratio, _EFFECTIVE * num_samples)))
     return law
+
+
+def _wide(mean: Float[Array, " d"], covariance: Float[Array, "d d"]) -> Distribution:
+    share = jnp.array([1 - _WIDE_SHARE, _WIDE_SHARE])
+    return mixture(share, jnp.stack([mean, mean]), jnp.stack([covariance, _WIDE_VARIANCE * covariance]))
+
+
+def _tempered(particles: Particles, ratio: Float[Array, " n"], size: float) -> Particles:
+    """Weights to the greatest power at most 1 with at least this effective sample size."""
+
+    def weighted(power: Scalar) -> Particles:
+        return Particles(particles.position, particles.log_weight + power * ratio)
+
+    def halve(_: Array, bracket: tuple[Scalar, Scalar]) -> tuple[Scalar, Scalar]:
+        low, high = bracket
+        middle = 0.5 * (low + high)
+        enough = weighted(middle).effective_sample_size >= size
+        return jnp.where(enough, middle, low), jnp.where(enough, high, middle)
+
+    one = jnp.ones((), ratio.dtype)
+    low, _ = jax.lax.fori_loop(0, _HALVINGS, halve, (0 * one, one))
+    return weighted(jnp.where(weighted(one).effective_sample_size >= size, one, low))
 
 
 def log_ratio(log_density: LogDensity, law: Distribution, particles: Particles) -> Float[Array, " n"]:

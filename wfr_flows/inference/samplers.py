@@ -50,9 +50,9 @@ class Sampler(Protocol):
 
 
 def sample_by_importance(
-    key: Key, log_density: LogDensity, start: Distribution, num_samples: int, /, *, num_rounds: int = 2
+    key: Key, log_density: LogDensity, start: Distribution, num_samples: int, /, *, num_rounds: int = 4
 ) -> Weighted:
-    """Importance sampling from a Gaussian with the moments of the law, see `adapted`.
+    """Importance sampling from a law with the moments of the target, see `adapted`.
 
     Args:
       num_rounds: 0 draws from ``start`` itself.
@@ -170,16 +170,16 @@ def sample_by_uot_gen(
     /,
     *,
     generator: Generator | None = None,
-    num_weighted: int = 8192,
-    num_rounds: int = 0,
+    num_weighted: int = 16384,
+    num_rounds: int = 4,
 ) -> Weighted:
     """A generator learned from weighted samples of ``start`` (see `posterior`); samples of it, weighted anew.
 
     Args:
-      generator: `geodesics.generator` of the dimension; by default of width 32, without matching: the
+      generator: `geodesics.generator` of the dimension; by default of width 16, without matching: the
         whitened samples are near their target as they are.
       num_weighted: samples that it is learned from.
-      num_rounds: of `adapted`, before they are drawn.
+      num_rounds: of `adapted`, before they are drawn; 0 draws from ``start`` itself, such as a prior.
 
     Raises:
       ValueError: weights of an effective sample size that is less than ten times the dimension, from which
@@ -319,10 +319,11 @@ def _through(
 
 def _near_identity(dim: int) -> Generator:
     return geodesics.generator(
-        potentials.resnet(dim, width=32),
+        potentials.resnet(dim, width=16),
         Geometry(2.0),
         matching_steps=0,
-        refinement_steps=300,
+        refinement_steps=150,
         batch=2048,
-        num_steps=4,
+        num_steps=2,
+        learning_rate=3e-3,
     )
