@@ -37,6 +37,16 @@ def test_the_likelihood_is_that_of_bernoulli_trials():
     np.testing.assert_allclose(model.log_density(THETA), expected + model.log_prior(THETA), rtol=1e-12)
 
 
+def test_rows_in_blocks_are_the_same_rows(monkeypatch, model):
+    theta = jnp.linspace(-1, 1, model.dim)
+    value, slope = jax.value_and_grad(model.log_likelihood)(theta)
+    curvature = jax.hessian(model.log_likelihood)(theta)
+    monkeypatch.setattr("wfr_flows.inference.logistic_regression._ROWS", 3)
+    np.testing.assert_allclose(model.log_likelihood(theta), value, rtol=1e-12)
+    np.testing.assert_allclose(jax.grad(model.log_likelihood)(theta), slope, rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose(jax.hessian(model.log_likelihood)(theta), curvature, rtol=1e-10, atol=1e-12)
+
+
 def test_labels_of_both_conventions_are_the_same():
     one, other = (inference.logistic_regression(FEATURES, label) for label in (LABEL, 2 * LABEL - 1))
     np.testing.assert_array_equal(one.label, other.label)

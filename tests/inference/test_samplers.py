@@ -138,8 +138,26 @@ def test_a_start_that_is_too_far_off_is_refused(model):
         )
 
 
-@pytest.mark.parametrize("name", SAMPLERS)
-def test_a_start_without_density_is_refused(model, name):
-    sample = measures.standard_normal(2).sample
-    with pytest.raises(ValueError, match="start has no density"):
-        SAMPLERS[name](jax.random.key(0), model.log_density, Distribution(2, sample, None, sample), 100)
+SAMPLE = measures.standard_normal(2).sample
+
+
+@pytest.mark.parametrize("name", [*SAMPLERS, "svgd"])
+@pytest.mark.parametrize(
+    ("start", "num", "message"),
+    [
+        (Distribution(2, SAMPLE, None, SAMPLE), 100, "start has no density"),
+        (measures.standard_normal(3), 100, r"does not take a point \[3\] of start"),
+        (measures.standard_normal(2), 0, "num_samples is 0"),
+    ],
+)
+def test_what_does_not_fit_is_refused(model, name, start, num, message):
+    sampler = {**SAMPLERS, "svgd": inference.sample_by_svgd}[name]
+    with pytest.raises(ValueError, match=message) as refused:
+        sampler(jax.random.key(0), model.log_density, start, num)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_density_of_many_points_is_refused(model):
+    several = jax.vmap(model.log_density)
+    with pytest.raises(ValueError, match="log_density"):
+        inference.sample_by_importance(jax.random.key(0), several, measures.standard_normal(2), 10)

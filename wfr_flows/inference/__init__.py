@@ -2,6 +2,7 @@
 
 from wfr_flows.inference.bernoulli import Bernoulli, bernoulli
 from wfr_flows.inference.importance import Laplace, Weighted, adapted, laplace, weigh
+from wfr_flows.inference.jko_samplers import sample_by_icnn_jko, sample_by_variational_jko
 from wfr_flows.inference.labelled import (
     Labelled,
     against_rest,
@@ -17,11 +18,9 @@ from wfr_flows.inference.logistic_regression import LogisticRegression, Score, l
 from wfr_flows.inference.posterior import log_evidence, posterior
 from wfr_flows.inference.samplers import (
     Sampler,
-    sample_by_icnn_jko,
     sample_by_importance,
     sample_by_svgd,
     sample_by_uot_gen,
-    sample_by_variational_jko,
 )
 
 __all__ = [

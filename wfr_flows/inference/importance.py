@@ -140,13 +140,8 @@ def _tempered(particles: Particles, ratio: Float[Array, " n"], size: float) -> P
 
 
 def log_ratio(log_density: LogDensity, law: Distribution, particles: Particles) -> Float[Array, " n"]:
-    """``log p - log q`` at samples of ``q``.
-
-    Raises:
-      ValueError: a law without a density.
-    """
-    if law.log_density is None:
-        raise ValueError("start has no density; give a law that knows its own, as laplace(...).distribution.")
+    """``log p - log q`` at samples of ``q``, which knows its density."""
+    assert law.log_density is not None
     return at_all(log_density, particles.position) - jax.vmap(law.log_density)(particles.position)
 
 

@@ -133,7 +133,7 @@ def fetch_labelled(name: str, version: int = 1) -> Labelled:
         from sklearn.datasets import fetch_openml  # noqa: PLC0415
     except ImportError as error:
         raise ValueError(
-            "fetch_labelled needs scikit-learn; install it, or read a file with read_labelled."
+            "fetch_labelled needs scikit-learn; install wfr-flows[tables], or read a file with read_labelled."
         ) from error
     try:
         found: Any = fetch_openml(name, version=version, as_frame=False, parser="liac-arff")

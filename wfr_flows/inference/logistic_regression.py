@@ -12,6 +12,8 @@ from wfr_flows.measures import Distribution, Particles, equally_weighted
 from wfr_flows.numerics import in_blocks
 from wfr_flows.typing import Array, ArrayLike, Float, Key, Scalar
 
+_ROWS = 8192
+
 
 class LogisticRegression(NamedTuple):
     """Data and prior of ``p(y = ±1 | x, w) = σ(y w·x)``, ``w ~ N(0, I/a)``, ``a ~ Gamma(shape, rate)``.
@@ -64,8 +66,23 @@ class LogisticRegression(NamedTuple):
         return normaliser - 0.5 * precision * jnp.vdot(weight, weight) + gamma
 
     def log_likelihood(self, theta: Float[Array, " D"]) -> Scalar:
-        """``Σ_i log σ(y_i w·x_i)``."""
-        return jnp.sum(jax.nn.log_sigmoid(self.label * self.logit(theta, self.features)))
+        """``Σ_i log σ(y_i w·x_i)``, of many rows in blocks: memory does not grow with their number."""
+
+        def block(features: Float[Array, "s d"], label: Float[Array, " s"]) -> Scalar:
+            return jnp.sum(jax.nn.log_sigmoid(label * self.logit(theta, features)))
+
+        count = self.label.shape[0] // _ROWS
+        whole = count * _ROWS
+        total = block(self.features[whole:], self.label[whole:])
+        if count == 0:
+            return total
+        blocks = self.features[:whole].reshape(count, _ROWS, -1), self.label[:whole].reshape(count, _ROWS)
+
+        @jax.checkpoint
+        def add(total: Scalar, rows: tuple[Array, Array]) -> tuple[Scalar, None]:
+            return total + block(*rows), None
+
+        return jax.lax.scan(add, total, blocks)[0]
 
     def log_density(self, theta: Float[Array, " D"]) -> Scalar:
         """``log p(data|θ) + log p(θ)`` with all constants: its integral is the evidence."""
