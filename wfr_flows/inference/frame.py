@@ -30,14 +30,17 @@ def check_target(log_density: LogDensity, start: Distribution, num_samples: int)
 
 
 def frame_of(key: Key, start: Distribution) -> Whitening:
+    """The whitening of samples of a law."""
     return whiten(start.spread(key, _FRAME_PARTICLES))
 
 
 def back(frame: Whitening, particles: Particles) -> Particles:
+    """``x = centre + factor z``."""
     return particles._replace(position=frame.centre + particles.position @ frame.factor.T)
 
 
 def log_volume(frame: Whitening) -> Scalar:
+    """``log det`` of the factor."""
     return jnp.sum(jnp.log(jnp.diagonal(frame.factor)))
 
 
