@@ -39,8 +39,8 @@ SIZES = {"num_iterations": 2, "batch": 64, "pool": 128} if SMOKE else {}
 keys = iter(jax.random.split(jax.random.key(0), 16))
 
 # %% [markdown]
-# Two Gaussians in two dimensions, a hundred rows to learn from. Without an intercept a hyperplane goes through the origin,
-# as in the papers; `intercept=True` adds one.
+# Two Gaussians in two dimensions, a hundred rows to learn from. Without an intercept the hyperplane goes
+# through the origin, as in the papers; `intercept=True` adds one.
 
 # %%
 table = inference.twonorm(next(keys), 500, dim=2)

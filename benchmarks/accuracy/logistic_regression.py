@@ -9,7 +9,7 @@ First the mean over ``--splits`` of importance sampling beside scikit-learn's lo
 intercept, of penalty 1, then on the first split all samplers: accuracy and log-likelihood of the mean
 probability, the log-evidence, and the greatest differences over coordinates to long chains of NUTS
 (``mean_error`` in its standard deviations, ``deviation_error`` relative). Seconds are those of the CPU, with
-compilation. scikit-learn and blackjax may be absent; so are then their numbers.
+compilation but for Laplace. scikit-learn and blackjax may be absent; so are then their numbers.
 """
 
 import argparse
