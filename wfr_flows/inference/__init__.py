@@ -15,6 +15,7 @@ from wfr_flows.inference.labelled import (
     waveform,
 )
 from wfr_flows.inference.logistic_regression import LogisticRegression, Score, logistic_regression, score
+from wfr_flows.inference.nested import NestedLaplace, nested_laplace
 from wfr_flows.inference.posterior import log_evidence, posterior
 from wfr_flows.inference.samplers import (
     Sampler,
@@ -28,6 +29,7 @@ __all__ = [
     "Labelled",
     "Laplace",
     "LogisticRegression",
+    "NestedLaplace",
     "Sampler",
     "Score",
     "Weighted",
@@ -38,6 +40,7 @@ __all__ = [
     "laplace",
     "log_evidence",
     "logistic_regression",
+    "nested_laplace",
     "posterior",
     "read_labelled",
     "ringnorm",

@@ -1,8 +1,8 @@
 """Weighted samples of an unnormalised density by the package's flows, all through one interface.
 
 A sampler is ``(key, log_density, start, num_samples) -> Weighted``, with options to be bound by
-`functools.partial`. All begin at the law ``start``: a prior, or better `laplace(...).distribution`, and work
-in coordinates in which that has mean 0 and covariance I. Those that know the density of what they draw weigh
+`functools.partial`. All begin at the law ``start``, such as the distribution of `nested_laplace`, of
+`laplace`, or, where the data say little, the prior, and work in coordinates in which that has mean 0 and covariance I. Those that know the density of what they draw weigh
 it by ``p/q``: what they have not learned costs effective sample size instead of bias.
 """
 
@@ -37,12 +37,12 @@ class Sampler(Protocol):
 
 
 def sample_by_importance(
-    key: Key, log_density: LogDensity, start: Distribution, num_samples: int, /, *, num_rounds: int = 4
+    key: Key, log_density: LogDensity, start: Distribution, num_samples: int, /, *, num_rounds: int = 0
 ) -> Weighted:
-    """Importance sampling from a law with the moments of the target, see `adapted`.
+    """Importance sampling from ``start``.
 
     Args:
-      num_rounds: 0 draws from ``start`` itself.
+      num_rounds: of `adapted`, before samples are drawn from what that gives.
     """
     check_target(log_density, start, num_samples)
     adapt_key, draw_key = jax.random.split(key)
@@ -65,7 +65,7 @@ def sample_by_uot_gen(
     *,
     generator: Generator | None = None,
     num_weighted: int = 16384,
-    num_rounds: int = 4,
+    num_rounds: int = 0,
 ) -> Weighted:
     """A generator learned from weighted samples of ``start`` (see `posterior`); samples of it, weighted anew.
 
@@ -73,7 +73,7 @@ def sample_by_uot_gen(
       generator: `geodesics.generator` of the dimension; by default of width 16, without matching: the
         whitened samples are near their target as they are.
       num_weighted: samples that it is learned from.
-      num_rounds: of `adapted`, before they are drawn; 0 draws from ``start`` itself, such as a prior.
+      num_rounds: of `adapted`, before they are drawn.
 
     Raises:
       ValueError: weights of an effective sample size that is less than ten times the dimension, from which
@@ -101,7 +101,7 @@ def sample_by_uot_gen(
     if not size >= _LEAST_SIZE * start.dim:
         raise ValueError(
             f"start's samples have an effective sample size of {size:.1f} of {num_weighted} when weighted;"
-            f" give a start nearer to the posterior, as laplace(...).distribution, or a greater num_weighted."
+            f" give a start nearer to the posterior, as nested_laplace(...).distribution, or a greater num_weighted."
         )
     learned = posterior(learn_key, generator, particles, ratio).learned
     assert learned is not None
