@@ -6,10 +6,11 @@ the CSV files of german, pima, splice and image there, last column the label. 80
 from. ``published`` are accuracy and mean log-likelihood of ICNN-JKO from one split of each set.
 
 First the mean over ``--splits`` of importance sampling beside scikit-learn's logistic regression without an
-intercept, of penalty 1, then on the first split all samplers: accuracy and log-likelihood of the mean
-probability, the log-evidence, and the greatest differences over coordinates to long chains of NUTS
-(``mean_error`` in its standard deviations, ``deviation_error`` relative). Seconds are those of the CPU, with
-compilation but for Laplace. scikit-learn and blackjax may be absent; so are then their numbers.
+intercept, of penalty 1, then on the first split all samplers, begun at `inference.nested_laplace`: accuracy
+and log-likelihood of the mean probability, the log-evidence, and the greatest differences over coordinates to
+long chains of NUTS (``mean_error`` in its standard deviations, ``deviation_error`` relative). Seconds are
+those of the CPU, with compilation but for the start. scikit-learn and blackjax may be absent; so are then
+their numbers.
 """
 
 import argparse
@@ -28,7 +29,7 @@ from benchmarks.common import parser, report, rounded
 from wfr_flows import inference, potentials
 from wfr_flows.dynamics import Geometry
 from wfr_flows.geodesics import generator
-from wfr_flows.inference import Labelled, Laplace, LogisticRegression, Sampler, Weighted
+from wfr_flows.inference import Labelled, Laplace, LogisticRegression, NestedLaplace, Sampler, Weighted
 from wfr_flows.measures import moments
 
 # Accuracy and log-likelihood of ICNN-JKO in https://github.com/PetrMokrov/Large-Scale-Wasserstein-Gradient-Flows
@@ -97,8 +98,9 @@ def plain(train: Labelled, test: Labelled) -> inference.Score | None:
 
 
 @jax.jit
-def approximate(model: LogisticRegression) -> Laplace:
-    return inference.laplace(model.log_density, jnp.zeros(model.dim))
+def approximate(model: LogisticRegression) -> tuple[Laplace, NestedLaplace]:
+    once = inference.laplace(model.log_density, jnp.zeros(model.dim))
+    return once, inference.nested_laplace(model.log_density, once.mode)
 
 
 def regression(options: argparse.Namespace, train: Labelled) -> LogisticRegression:
@@ -106,12 +108,7 @@ def regression(options: argparse.Namespace, train: Labelled) -> LogisticRegressi
 
 
 def scores(prefix: str, found: inference.Score | None) -> dict:
-    if found is None:
-        return {}
-    return {
-        f"{prefix}accuracy": float(found.accuracy),
-        f"{prefix}log_likelihood": float(found.log_likelihood),
-    }
+    return {} if found is None else {prefix + name: float(value) for name, value in found._asdict().items()}
 
 
 def over_splits(name: str, options: argparse.Namespace) -> dict:
@@ -120,7 +117,7 @@ def over_splits(name: str, options: argparse.Namespace) -> dict:
     for seed in range(options.splits):
         train, test = example(name, seed, options)
         model = regression(options, train)
-        start = approximate(model).distribution
+        start = approximate(model)[1].distribution
         found = inference.sample_by_importance(jax.random.key(seed), model.log_density, start, 2048)
         ours = inference.score(model.predict(found.particles, test.features), test.label)
         records.append(scores("", ours) | scores("plain_", plain(train, test)))
@@ -145,24 +142,17 @@ def side_by_side(name: str, options: argparse.Namespace, emit: Callable[..., Non
     train, test = example(name, 0, options)
     model = regression(options, train)
     since = time.process_time()
-    start = jax.block_until_ready(approximate(model))
+    once, start = jax.block_until_ready(approximate(model))
     emit(
-        example=name, method="laplace", converged=bool(start.converged),
+        example=name, method="nested_laplace", converged=bool(start.converged),
         **rounded({"log_evidence": float(start.log_evidence), "cpu_seconds": time.process_time() - since}, 6),
     )  # fmt: skip
     reference = None
     if nuts.AVAILABLE and options.draws > 0:
         since = time.process_time()
-        run = jax.jit(
-            partial(
-                nuts.chains,
-                log_density=model.log_density,
-                num_chains=4,
-                num_draws=options.draws,
-                warm_up=options.warm_up,
-            )
-        )  # noqa: E501
-        reference = jax.block_until_ready(run(jax.random.key(7), start=start))
+        run = partial(nuts.chains, log_density=model.log_density, start=once, num_chains=4)
+        run = jax.jit(partial(run, num_draws=options.draws, warm_up=options.warm_up))
+        reference = jax.block_until_ready(run(jax.random.key(7)))
         emit(
             example=name, method="nuts",
             **rounded({
@@ -189,7 +179,7 @@ def arguments() -> argparse.Namespace:
     options.add_argument("--examples", nargs="+", help="all by default")
     options.add_argument(
         "--samplers", nargs="+", default=["importance", "icnn_jko", "variational_jko", "uot_gen", "svgd"]
-    )  # noqa: E501
+    )
     options.add_argument("--splits", type=int, default=10)
     options.add_argument("--samples", type=int, default=8192)
     options.add_argument("--shape", type=float, default=1.0, help="of the prior Gamma of the precision (1)")

@@ -54,7 +54,7 @@ def uot_gen():
 
 SIZES = {"pool": 1024, "num_iterations": 60}
 SAMPLERS = {
-    "importance": inference.sample_by_importance,
+    "importance": partial(inference.sample_by_importance, num_rounds=4),
     "icnn_jko": partial(inference.sample_by_icnn_jko, potential=potentials.icnn(2, width=8, rank=0), **SIZES),
     "variational_jko": partial(
         inference.sample_by_variational_jko, potential=potentials.icnn(2, width=8, rank=0), **SIZES
@@ -105,6 +105,40 @@ def test_laplace_is_exact_for_gaussians():
     np.testing.assert_allclose(found.log_evidence, -7, atol=1e-10)
 
 
+def test_nested_laplace_is_nearer_than_laplace(model, truth, near):
+    log_evidence, _, _ = truth
+    found = jax.jit(lambda: inference.nested_laplace(model.log_density, jnp.zeros(2)))()
+    assert found.converged
+    np.testing.assert_allclose(found.weight.sum(), 1, rtol=1e-12)
+    apart = abs(found.log_evidence - log_evidence)
+    assert apart < 0.1
+    assert apart < abs(near.log_evidence - log_evidence)
+    key = jax.random.key(5)
+    nested, once = (
+        inference.sample_by_importance(key, model.log_density, start.distribution, NUM)
+        for start in (found, near)
+    )
+    assert nested.particles.effective_sample_size > 1.2 * once.particles.effective_sample_size
+    assert abs(nested.log_evidence - log_evidence) < 4 * nested.standard_error
+
+
+def test_nested_laplace_is_exact_for_gaussians():
+    mean, covariance = jnp.array([3.0, -1.0, 2.0]), jnp.array([[2, 0.1, 0.5], [0.1, 1, 0.2], [0.5, 0.2, 0.3]])
+    law = measures.gaussian(mean, covariance)
+    found = jax.jit(lambda: inference.nested_laplace(lambda x: law.log_density(x) - 7.0, jnp.zeros(3)))()
+    np.testing.assert_allclose(found.log_evidence, -7, atol=1e-3)
+    np.testing.assert_allclose(found.weight @ found.mean, mean, atol=1e-3)
+    apart = found.mean - mean
+    total = jnp.einsum("k,kij->ij", found.weight, found.covariance) + (found.weight * apart.T) @ apart
+    # Wider along the last coordinate by the distance of the nodes, and along what follows it.
+    distance = found.mean[1, 2] - found.mean[0, 2]
+    along = covariance[:, 2] / covariance[2, 2]
+    np.testing.assert_allclose(total, covariance + distance**2 * jnp.outer(along, along), atol=5e-3)
+    np.testing.assert_allclose(distance, 0.5 * np.sqrt(0.3), rtol=0.05)
+    with pytest.raises(ValueError, match="d >= 2"):
+        inference.nested_laplace(lambda x: -(x[0] ** 2), jnp.zeros(1))
+
+
 def test_laplace_says_where_it_has_no_maximum():
     assert not inference.laplace(lambda x: x[0] - x[1] ** 2, jnp.zeros(2)).converged
 
@@ -133,9 +167,7 @@ def test_adaptation_finds_a_law_that_is_far_off():
 def test_a_start_that_is_too_far_off_is_refused(model):
     sharp = measures.gaussian(jnp.array([40.0, 9.0]), 1e-4 * jnp.eye(2))
     with pytest.raises(ValueError, match="effective sample size"):
-        inference.sample_by_uot_gen(
-            jax.random.key(0), model.log_density, sharp, 100, num_weighted=500, num_rounds=0
-        )
+        inference.sample_by_uot_gen(jax.random.key(0), model.log_density, sharp, 100, num_weighted=500)
 
 
 SAMPLE = measures.standard_normal(2).sample

@@ -2,8 +2,9 @@
 
 A sampler is ``(key, log_density, start, num_samples) -> Weighted``, with options to be bound by
 `functools.partial`. All begin at the law ``start``, such as the distribution of `nested_laplace`, of
-`laplace`, or, where the data say little, the prior, and work in coordinates in which that has mean 0 and covariance I. Those that know the density of what they draw weigh
-it by ``p/q``: what they have not learned costs effective sample size instead of bias.
+`laplace`, or, where the data say little, the prior, and work in coordinates in which that has mean 0 and
+covariance I. Those that know the density of what they draw weigh it by ``p/q``: what they have not learned
+costs effective sample size instead of bias.
 """
 
 from collections.abc import Callable
@@ -101,7 +102,8 @@ def sample_by_uot_gen(
     if not size >= _LEAST_SIZE * start.dim:
         raise ValueError(
             f"start's samples have an effective sample size of {size:.1f} of {num_weighted} when weighted;"
-            f" give a start nearer to the posterior, as nested_laplace(...).distribution, or a greater num_weighted."
+            f" give a start nearer to the posterior, as nested_laplace(...).distribution, or a"
+            " greater num_weighted."
         )
     learned = posterior(learn_key, generator, particles, ratio).learned
     assert learned is not None
