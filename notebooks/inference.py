@@ -41,13 +41,18 @@ keys = iter(jax.random.split(jax.random.key(0), 16))
 # %% [markdown]
 # Two Gaussians in two dimensions, a hundred rows to learn from. Without an intercept the hyperplane goes
 # through the origin, as in the papers; `intercept=True` adds one.
+#
+# The posterior of weights and their precision is a funnel. Laplace's approximation for every value of the
+# precision follows it; samplers begin there.
 
 # %%
 table = inference.twonorm(next(keys), 500, dim=2)
 train, test = inference.split(next(keys), table, 0.2)
 model = inference.logistic_regression(train.features, train.label)
-near = jax.jit(lambda: inference.laplace(model.log_density, jnp.zeros(model.dim)))()
-print(f"Laplace: converged {near.converged}, log-evidence {near.log_evidence:.4f}")
+once = jax.jit(lambda: inference.laplace(model.log_density, jnp.zeros(model.dim)))()
+near = jax.jit(lambda: inference.nested_laplace(model.log_density, once.mode))()
+for name, start in (("Laplace", once), ("nested Laplace", near)):
+    print(f"{name}: converged {start.converged}, log-evidence {start.log_evidence:.4f}")
 
 # %%
 samplers = {
@@ -86,8 +91,8 @@ for name, weighted in found.items():
         label=name,
     )
 grid = np.linspace(-6, 3, 300)
-deviation = float(jnp.sqrt(near.covariance[-1, -1]))
-height = np.exp(-0.5 * ((grid - float(near.mode[-1])) / deviation) ** 2) / (2.5066 * deviation)
+deviation = float(jnp.sqrt(once.covariance[-1, -1]))
+height = np.exp(-0.5 * ((grid - float(once.mode[-1])) / deviation) ** 2) / (2.5066 * deviation)
 marginal.plot(grid, height, "k:", label="Laplace")
 marginal.set_xlabel("log precision")
 marginal.set_ylabel("density")
@@ -110,7 +115,7 @@ for name, draw in (("twonorm", inference.twonorm), ("ringnorm", inference.ringno
     table = draw(next(keys), 200 if SMOKE else 2000)
     for intercept in (False, True):
         model = inference.logistic_regression(table.features, table.label, intercept=intercept)
-        near = jax.jit(lambda model: inference.laplace(model.log_density, jnp.zeros(model.dim)))(model)
+        near = jax.jit(lambda model: inference.nested_laplace(model.log_density, jnp.zeros(model.dim)))(model)
         weighted = inference.sample_by_importance(
             next(keys), model.log_density, near.distribution, NUM_SAMPLES
         )

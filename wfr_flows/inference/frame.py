@@ -18,7 +18,7 @@ def check_target(log_density: LogDensity, start: Distribution, num_samples: int)
     point = jax.ShapeDtypeStruct((start.dim,), jnp.result_type(float))
     try:
         shape = jax.eval_shape(log_density, point).shape
-    except (TypeError, ValueError) as error:
+    except (IndexError, TypeError, ValueError) as error:
         raise ValueError(
             f"log_density does not take a point [{start.dim}] of start ({str(error).splitlines()[0]});"
             " give both the same dimension."

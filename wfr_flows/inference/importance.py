@@ -97,9 +97,9 @@ def laplace(log_density: LogDensity, start: Float[Array, " d"], *, max_steps: in
 def adapted(
     key: Key, log_density: LogDensity, start: Distribution, num_samples: int, num_rounds: int = 4
 ) -> Distribution:
-    """A law with the mean and covariance of ``p``, by importance sampling from the last one, in rounds.
+    """A law with the mean ``m`` and covariance ``C`` of ``p``, by importance sampling in rounds.
 
-    ``.9 N(m, C) + .1 N(m, 4C)``: the wider part bounds the weights where ``p`` falls off slower than a
+    It is ``.9 N(m, C) + .1 N(m, 4C)``: the wider part bounds the weights where ``p`` falls off slower than a
     Gaussian. A round takes the moments of ``q^(1-b) p^b``, with the greatest ``b <= 1`` that leaves a quarter
     of its samples effective: a start far off is drawn near in steps.
 
