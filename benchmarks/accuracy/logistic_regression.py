@@ -6,7 +6,7 @@ the CSV files of german, pima, splice and image there, last column the label. 80
 from. ``published`` are accuracy and mean log-likelihood of ICNN-JKO from one split of each set.
 
 First the mean over ``--splits`` of importance sampling beside scikit-learn's logistic regression without an
-intercept, of penalty 1, then on the first split all samplers, begun at `inference.nested_laplace`: accuracy
+intercept, of penalty 1, then on the first split all samplers, begun at ``--start``: accuracy
 and log-likelihood of the mean probability, the log-evidence, and the greatest differences over coordinates to
 long chains of NUTS (``mean_error`` in its standard deviations, ``deviation_error`` relative). Seconds are
 those of the CPU, with compilation but for the start. scikit-learn and blackjax may be absent; so are then
@@ -49,6 +49,7 @@ FILES = {
     "splice": ("molec-biol-splice.csv", (2,)),
     "image": ("statlog-image.csv", (0, 1, 2)),
 }
+STARTS = ("laplace", "nested_laplace")
 GENERATED = ("twonorm", "ringnorm", "waveform0", "waveform1", "waveform2")
 
 
@@ -117,7 +118,7 @@ def over_splits(name: str, options: argparse.Namespace) -> dict:
     for seed in range(options.splits):
         train, test = example(name, seed, options)
         model = regression(options, train)
-        start = approximate(model)[1].distribution
+        start = approximate(model)[STARTS.index(options.start)].distribution
         found = inference.sample_by_importance(jax.random.key(seed), model.log_density, start, 2048)
         ours = inference.score(model.predict(found.particles, test.features), test.label)
         records.append(scores("", ours) | scores("plain_", plain(train, test)))
@@ -142,15 +143,16 @@ def side_by_side(name: str, options: argparse.Namespace, emit: Callable[..., Non
     train, test = example(name, 0, options)
     model = regression(options, train)
     since = time.process_time()
-    once, start = jax.block_until_ready(approximate(model))
+    both = jax.block_until_ready(approximate(model))
+    start = both[STARTS.index(options.start)]
     emit(
-        example=name, method="nested_laplace", converged=bool(start.converged),
+        example=name, method=options.start, converged=bool(start.converged),
         **rounded({"log_evidence": float(start.log_evidence), "cpu_seconds": time.process_time() - since}, 6),
     )  # fmt: skip
     reference = None
     if nuts.AVAILABLE and options.draws > 0:
         since = time.process_time()
-        run = partial(nuts.chains, log_density=model.log_density, start=once, num_chains=4)
+        run = partial(nuts.chains, log_density=model.log_density, start=both[0], num_chains=4)
         run = jax.jit(partial(run, num_draws=options.draws, warm_up=options.warm_up))
         reference = jax.block_until_ready(run(jax.random.key(7)))
         emit(
@@ -180,6 +182,7 @@ def arguments() -> argparse.Namespace:
     options.add_argument(
         "--samplers", nargs="+", default=["importance", "icnn_jko", "variational_jko", "uot_gen", "svgd"]
     )
+    options.add_argument("--start", choices=STARTS, default="nested_laplace", help="where samplers begin")
     options.add_argument("--splits", type=int, default=10)
     options.add_argument("--samples", type=int, default=8192)
     options.add_argument("--shape", type=float, default=1.0, help="of the prior Gamma of the precision (1)")
