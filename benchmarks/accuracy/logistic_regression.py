@@ -6,8 +6,8 @@ the CSV files of german, pima, splice and image there, last column the label. 80
 from. ``published`` are accuracy and mean log-likelihood of ICNN-JKO from one split of each set.
 
 First the mean over ``--splits`` of importance sampling beside scikit-learn's logistic regression without an
-intercept, of penalty 1, then on the first split all samplers, begun at ``--start``: accuracy
-and log-likelihood of the mean probability, the log-evidence, and the greatest differences over coordinates to
+intercept, of penalty 1, then on the first split all samplers, begun at ``--start``: accuracy and
+log-likelihood of the mean probability, the log-evidence, and the greatest differences over coordinates to
 long chains of NUTS (``mean_error`` in its standard deviations, ``deviation_error`` relative). Seconds are
 those of the CPU, with compilation but for the start. scikit-learn and blackjax may be absent; so are then
 their numbers.
