@@ -2,12 +2,10 @@
 
 from collections.abc import Callable
 
-import jax
-import jax.numpy as jnp
-
 from wfr_flows import geodesics
 from wfr_flows.geodesics import Generator, Learned, Online
 from wfr_flows.geodesics.online import LogLikelihood
+from wfr_flows.inference.importance import weigh
 from wfr_flows.measures import Particles
 from wfr_flows.typing import Array, Float, Key, Scalar
 
@@ -67,6 +65,5 @@ def log_evidence(
     """
     samples = generator.sample(key, learned, num_samples)
     log_ratio = log_joint(samples.position) - generator.log_density(learned, samples.position)
-    estimate = jax.nn.logsumexp(samples.log_weight + log_ratio)
-    relative = jnp.exp(log_ratio - estimate) - 1
-    return estimate, jnp.sqrt(jnp.sum((samples.weight * relative) ** 2))
+    found = weigh(samples, log_ratio)
+    return found.log_evidence, found.standard_error

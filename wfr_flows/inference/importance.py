@@ -1,0 +1,150 @@
+"""Importance sampling: weights towards a posterior, the evidence, and Gaussians near it to draw from."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optimistix
+
+from wfr_flows.gradient_flows.functionals import LogDensity
+from wfr_flows.measures import Distribution, Particles, gaussian, mixture, moments
+from wfr_flows.typing import Array, Bool, Float, Key, Scalar
+
+_NEWTON_STEPS = 4
+_BATCH = 256
+_EFFECTIVE = 0.25
+_WIDE_SHARE, _WIDE_VARIANCE = 0.1, 4.0
+_HALVINGS = 20
+
+
+class Weighted(NamedTuple):
+    """Weighted samples of an unnormalised law, and what they say of its mass.
+
+    Attributes:
+      particles: of mass 1.
+      log_evidence: logarithm of the mass of the law; NaN from methods that do not know their own density.
+      standard_error: of the latter, by the delta method.
+    """
+
+    particles: Particles
+    log_evidence: Scalar
+    standard_error: Scalar
+
+
+def weigh(particles: Particles, log_ratio: Float[Array, " n"]) -> Weighted:
+    """Samples of ``q`` with the weights ``p/q``, and ``log ∫p = log Σ w p/q``.
+
+    Args:
+      particles: of ``q``, weighted, of mass 1.
+      log_ratio: ``log p - log q`` at them; ``p`` with all constants.
+    """
+    log_weight = particles.log_weight + log_ratio
+    log_evidence = jax.nn.logsumexp(log_weight)
+    relative = jnp.exp(log_ratio - log_evidence) - 1
+    error = jnp.sqrt(jnp.sum((particles.weight * relative) ** 2))
+    return Weighted(Particles(particles.position, log_weight - log_evidence), log_evidence, error)
+
+
+class Laplace(NamedTuple):
+    """The Gaussian of a density's maximum and curvature there.
+
+    Attributes:
+      mode: ``[d]``.
+      covariance: ``[d, d]``, inverse of ``-∇² log p``.
+      log_evidence: ``log p(mode) + ½ log det 2πΣ``; exact for Gaussians.
+      converged: the gradient is small and the curvature positive definite; otherwise do not use it.
+    """
+
+    mode: Float[Array, " d"]
+    covariance: Float[Array, "d d"]
+    log_evidence: Scalar
+    converged: Bool[Array, ""]
+
+    @property
+    def distribution(self) -> Distribution:
+        """``N(mode, Σ)``."""
+        return gaussian(self.mode, self.covariance)
+
+
+def laplace(log_density: LogDensity, start: Float[Array, " d"], *, max_steps: int = 500) -> Laplace:
+    """Laplace's approximation: BFGS to the maximum, then Newton's method on the gradient.
+
+    Args:
+      log_density: ``log p``, smooth.
+      start: ``[d]``, where the search begins.
+      max_steps: of BFGS.
+    """
+    slope = jax.grad(log_density)
+    search = optimistix.BFGS(rtol=1e-5, atol=1e-5)
+    found = optimistix.minimise(
+        lambda x, _: -log_density(x), search, start, throw=False, max_steps=max_steps
+    ).value
+
+    def newton(_: Array, x: Float[Array, " d"]) -> Float[Array, " d"]:
+        better = x - jnp.linalg.solve(jax.hessian(log_density)(x), slope(x))
+        return jnp.where(jnp.linalg.norm(slope(better)) < jnp.linalg.norm(slope(x)), better, x)
+
+    mode = jax.lax.fori_loop(0, _NEWTON_STEPS, newton, found)
+    value, vectors = jnp.linalg.eigh(-jax.hessian(log_density)(mode))
+    variance = 1 / value
+    covariance = (vectors * variance) @ vectors.T
+    # In standard deviations: how far Newton's method would still go.
+    left = jnp.sqrt(jnp.sum((vectors.T @ slope(mode)) ** 2 * variance))
+    log_evidence = log_density(mode) + 0.5 * jnp.sum(jnp.log(2 * jnp.pi * variance))
+    return Laplace(mode, covariance, log_evidence, jnp.all(value > 0) & (left < 1e-2))
+
+
+def adapted(
+    key: Key, log_density: LogDensity, start: Distribution, num_samples: int, num_rounds: int = 4
+) -> Distribution:
+    """A law with the mean ``m`` and covariance ``C`` of ``p``, by importance sampling in rounds.
+
+    It is ``.9 N(m, C) + .1 N(m, 4C)``: the wider part bounds the weights where ``p`` falls off slower than a
+    Gaussian. A round takes the moments of ``q^(1-b) p^b``, with the greatest ``b <= 1`` that leaves a quarter
+    of its samples effective: a start far off is drawn near in steps.
+
+    Args:
+      log_density: ``log p``, up to a constant.
+      start: a law with a density, such as `laplace` gives.
+      num_samples: in each round, many times the dimension.
+      num_rounds: how often; 0 returns ``start``.
+    """
+    law = start
+    for round_key in jax.random.split(key, num_rounds):
+        particles = law.spread(round_key, num_samples)
+        ratio = log_ratio(log_density, law, particles)
+        law = _wide(*moments(_tempered(particles, ratio, _EFFECTIVE * num_samples)))
+    return law
+
+
+def _wide(mean: Float[Array, " d"], covariance: Float[Array, "d d"]) -> Distribution:
+    share = jnp.array([1 - _WIDE_SHARE, _WIDE_SHARE])
+    return mixture(share, jnp.stack([mean, mean]), jnp.stack([covariance, _WIDE_VARIANCE * covariance]))
+
+
+def _tempered(particles: Particles, ratio: Float[Array, " n"], size: float) -> Particles:
+    """Weights to the greatest power at most 1 with at least this effective sample size."""
+
+    def weighted(power: Scalar) -> Particles:
+        return Particles(particles.position, particles.log_weight + power * ratio)
+
+    def halve(_: Array, bracket: tuple[Scalar, Scalar]) -> tuple[Scalar, Scalar]:
+        low, high = bracket
+        middle = 0.5 * (low + high)
+        enough = weighted(middle).effective_sample_size >= size
+        return jnp.where(enough, middle, low), jnp.where(enough, high, middle)
+
+    one = jnp.ones((), ratio.dtype)
+    low, _ = jax.lax.fori_loop(0, _HALVINGS, halve, (0 * one, one))
+    return weighted(jnp.where(weighted(one).effective_sample_size >= size, one, low))
+
+
+def log_ratio(log_density: LogDensity, law: Distribution, particles: Particles) -> Float[Array, " n"]:
+    """``log p - log q`` at samples of ``q``, which knows its density."""
+    assert law.log_density is not None
+    return at_all(log_density, particles.position) - jax.vmap(law.log_density)(particles.position)
+
+
+def at_all(log_density: LogDensity, position: Float[Array, "n d"]) -> Float[Array, " n"]:
+    """``log p`` of every point, some at a time: a likelihood may hold a number for every row of its data."""
+    return jax.lax.map(log_density, position, batch_size=_BATCH)
