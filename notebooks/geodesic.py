@@ -112,7 +112,7 @@ for time in (0.25, 0.5, 0.75):
 potential = potentials.resnet(1, width=32)
 geometry = Geometry(ALPHA)
 match = geodesics.matching(potential, geometry, diracs)
-matching = geodesics.matching_method(match, geodesics.cosine_muon(MATCHING_STEPS))
+matching = geodesics.matching_method(match, training.cosine_muon(MATCHING_STEPS))
 matched = training.run(
     matching,
     next(keys),
@@ -136,7 +136,7 @@ refinement = geodesics.uot_gen(
     potential,
     geometry,
     target_law.log_density,
-    geodesics.cosine_muon(REFINEMENT_STEPS, 1e-2),
+    training.cosine_muon(REFINEMENT_STEPS, 1e-2),
     regulariser=lambda params, key: 10 * match(params, key),
 )
 

@@ -28,8 +28,8 @@ from common import show
 from matplotlib.figure import Figure
 
 from wfr_flows import gradient_flows, measures, metrics, potentials
-from wfr_flows.geodesics import cosine_muon
 from wfr_flows.gradient_flows import Sample
+from wfr_flows.training import cosine_muon
 
 SMOKE = bool(os.environ.get("WFR_SMOKE"))
 STEPS, ITERATIONS, POOL, WIDTH = (4, 10, 512, 4) if SMOKE else (20, 200, 16384, 64)

@@ -19,6 +19,7 @@
 
 # %%
 import os
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +27,7 @@ import numpy as np
 from common import show
 from matplotlib.figure import Figure
 
-from wfr_flows import gradient_flows, measures, potentials
+from wfr_flows import gradient_flows, measures, potentials, training
 from wfr_flows.gradient_flows import FreeEnergy
 
 SMOKE = bool(os.environ.get("WFR_SMOKE"))
@@ -110,8 +111,8 @@ method = gradient_flows.variational_jko(
     start_steps=1,
     batch=BATCH,
     average_decay=0.95,
-    map_optimiser=gradient_flows.cosine_adam(1e-2),
-    ratio_optimiser=gradient_flows.cosine_adam(1e-2),
+    map_optimiser=partial(training.cosine_adam, learning_rate=1e-2),
+    ratio_optimiser=partial(training.cosine_adam, learning_rate=1e-2),
 )
 start = measures.gaussian(jnp.zeros(2), 2.25 * jnp.eye(2)).spread(jax.random.key(2), PARTICLES)
 steps = 2 if SMOKE else 12

@@ -13,6 +13,7 @@ for the law of mass 1 that is 9 W with 8.1 Δρ³. (Mass 1 with W itself takes n
 """
 
 import time
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +21,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter, maximum_filter
 
 from benchmarks.common import parser, report, rounded
-from wfr_flows import gradient_flows, measures
+from wfr_flows import gradient_flows, measures, training
 from wfr_flows.gradient_flows import FreeEnergy
 
 RING = FreeEnergy(interaction=lambda z: 0.25 * jnp.sum(z**2) ** 2 - 0.5 * jnp.sum(z**2))
@@ -51,7 +52,7 @@ def ring(explicit: bool, batch: int | None, size: int, num: int, iterations: int
         inner_steps=1,
         batch=batch,
         forward_backward=explicit,
-        map_optimiser=gradient_flows.cosine_adam(1e-2),
+        map_optimiser=partial(training.cosine_adam, learning_rate=1e-2),
     )
     cloud = measures.gaussian(jnp.zeros(2), 0.25 * jnp.eye(2)).spread(jax.random.key(0), size)
     for moment, particles, info, seconds in run(method, jax.random.key(1), cloud, 10 / num, num, 2):
@@ -78,7 +79,7 @@ def semicircle(size: int, num: int, iterations: int):
         num_iterations=iterations,
         inner_steps=1,
         batch=None,
-        map_optimiser=gradient_flows.cosine_adam(1e-2),
+        map_optimiser=partial(training.cosine_adam, learning_rate=1e-2),
     )
     level = (jnp.arange(size) + 0.5) / size
     cloud = measures.equally_weighted(jax.scipy.special.ndtri(level)[:, None])

@@ -17,7 +17,7 @@ import numpy as np
 from benchmarks import jko, targets
 from benchmarks.common import parser, report, rounded
 from wfr_flows import potentials
-from wfr_flows.geodesics import cosine_muon
+from wfr_flows.training import cosine_muon
 
 PUBLISHED = {
     2: (0.0615, 973),

@@ -118,7 +118,7 @@ def plane(key, smoke):
     def matched(source, target):
         pairs = refinement.independent_pairs(next(keys), source, target, size)
         loss = refinement.flow_matching(half, WASSERSTEIN, pairs)
-        method = geodesics.matching_method(loss, geodesics.cosine_muon(steps))
+        method = geodesics.matching_method(loss, training.cosine_muon(steps))
         return training.run(
             method, next(keys), method.init(half.init(next(keys))), lambda _: (), steps
         ).params

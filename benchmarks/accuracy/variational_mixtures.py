@@ -6,13 +6,14 @@ component's cell among all (of the two moons as well).
 """
 
 import time
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.common import parser, report, rounded
-from wfr_flows import gradient_flows, measures, metrics
+from wfr_flows import gradient_flows, measures, metrics, training
 from wfr_flows.gradient_flows import FreeEnergy
 
 
@@ -58,8 +59,8 @@ def sampled(law: measures.Distribution, centres: np.ndarray, options):
             batch=options.batch,
             start_steps=1,
             average_decay=0.98,
-            map_optimiser=gradient_flows.cosine_adam(3e-3 / 4**phase),
-            ratio_optimiser=gradient_flows.cosine_adam(5e-3 / 2**phase),
+            map_optimiser=partial(training.cosine_adam, learning_rate=3e-3 / 4**phase),
+            ratio_optimiser=partial(training.cosine_adam, learning_rate=5e-3 / 2**phase),
         )
         if state is None:
             state = jax.jit(method.init)((keys[0], begin.spread(keys[1], options.particles)))

@@ -8,13 +8,14 @@ of the publication; steps of order 2 go below it.
 """
 
 import time
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.common import parser, report, rounded
-from wfr_flows import gradient_flows, measures, metrics
+from wfr_flows import gradient_flows, measures, metrics, training
 from wfr_flows.gradient_flows import FreeEnergy
 
 TIME = 0.9
@@ -44,8 +45,8 @@ def learned(key: jax.Array, mean: jax.Array, precision: jax.Array, options) -> t
         order=options.order,
         start_steps=1,
         average_decay=0.97,
-        map_optimiser=gradient_flows.cosine_adam(options.map_rate),
-        ratio_optimiser=gradient_flows.cosine_adam(options.ratio_rate),
+        map_optimiser=partial(training.cosine_adam, learning_rate=options.map_rate),
+        ratio_optimiser=partial(training.cosine_adam, learning_rate=options.ratio_rate),
     )
     cloud_key, init_key, flow_key = jax.random.split(key, 3)
     cloud = measures.standard_normal(dim).spread(cloud_key, options.particles)

@@ -103,7 +103,7 @@ def test_matching_alone_comes_close_on_the_mixture():
         diracs = static.semi_coupling(result, source, target, 2.0)
         potential, geometry = potentials.resnet(1), dynamics.Geometry(2.0)
         match = geodesics.matching(potential, geometry, diracs)
-        method = geodesics.matching_method(match, geodesics.cosine_muon(1500))
+        method = geodesics.matching_method(match, training.cosine_muon(1500))
         state = method.init(potential.init(keys[2]))
         state = training.run(method, keys[3], state, lambda _: (), 1500, chunk_size=500)
         evaluate = geodesics.objective(potential, geometry, normal.log_density, num_steps=16)

@@ -105,7 +105,7 @@ def test_learned_dynamics_of_two_clusters_carry_the_right_masses():
     geometry = Geometry(1.0, spherical=False)
     field = dynamics.windowed(dynamics.potential_field(potentials.mlp(1, width=16), geometry), chain.time)
     method = geodesics.matching_method(
-        geodesics.chain_matching(field, geometry, chain), geodesics.cosine_muon(400)
+        geodesics.chain_matching(field, geometry, chain), training.cosine_muon(400)
     )
     state = training.run(method, keys[3], method.init(field.init(keys[3])), lambda _: (), 400)
     end = geodesics.push(field, geometry, state.params, first, chain.time).at(-1)

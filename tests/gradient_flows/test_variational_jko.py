@@ -1,5 +1,6 @@
 """Variational JKO against steps in closed form, and what its parts promise."""
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -25,8 +26,8 @@ OPTIONS = {
     "num_iterations": 400,
     "batch": None,
     "start_steps": 1,
-    "map_optimiser": gradient_flows.cosine_adam(2e-2),
-    "ratio_optimiser": gradient_flows.cosine_adam(2e-2),
+    "map_optimiser": partial(training.cosine_adam, learning_rate=2e-2),
+    "ratio_optimiser": partial(training.cosine_adam, learning_rate=2e-2),
 }
 
 

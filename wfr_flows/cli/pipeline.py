@@ -144,7 +144,7 @@ def _train(key, problem, settings, potential, params, exact, directory, clock, c
     match_key, refine_key = jax.random.split(key)
     geometry = Geometry(settings.alpha)
     match = geodesics.matching(potential, geometry, exact.diracs)
-    matching = geodesics.matching_method(match, geodesics.cosine_muon(settings.matching_steps))
+    matching = geodesics.matching_method(match, training.cosine_muon(settings.matching_steps))
     state, done = _restore(directory, matching.init(params))
     with (
         clock.stage("matching"),
@@ -201,7 +201,7 @@ def _refinement(
         potential,
         geometry,
         target.log_density,  # pyright: ignore[reportArgumentType]  there is no refinement without it
-        geodesics.cosine_muon(settings.refinement_steps, _REFINEMENT_RATE),
+        training.cosine_muon(settings.refinement_steps, _REFINEMENT_RATE),
         action_weight=settings.action_weight,
         velocity_weight=settings.velocity_weight,
         num_steps=settings.num_steps,

@@ -28,9 +28,8 @@ from wfr_flows.cli.options import (
 )
 from wfr_flows.cli.progress import Bars, Clock
 from wfr_flows.cli.table import complain, screen, show
-from wfr_flows.geodesics import cosine_muon
 from wfr_flows.gradient_flows import Sample
-from wfr_flows.training import NonFiniteError
+from wfr_flows.training import NonFiniteError, cosine_muon
 from wfr_flows.typing import Array, Float, Scalar
 
 DESCRIPTION = """\

@@ -8,7 +8,7 @@ from wfr_flows.geodesics.matching import Loss, matching, matching_method, zero_l
 from wfr_flows.geodesics.objective import Objective, RunningCosts, objective, running_costs
 from wfr_flows.geodesics.online import Online, begin, update
 from wfr_flows.geodesics.snapshots import Chain, chain, chain_matching, push, push_misfit, window_actions
-from wfr_flows.geodesics.uot_gen import cosine_muon, uot_gen
+from wfr_flows.geodesics.uot_gen import uot_gen
 
 __all__ = [
     "Chain",
@@ -22,7 +22,6 @@ __all__ = [
     "carried_log_density",
     "chain",
     "chain_matching",
-    "cosine_muon",
     "fit",
     "fit_chain",
     "gauge_flow",

@@ -10,10 +10,10 @@ from wfr_flows import static
 from wfr_flows.dynamics import Field, Geometry
 from wfr_flows.geodesics.matching import Loss, matching, matching_method, zero_loss
 from wfr_flows.geodesics.snapshots import Chain, chain_matching, push_misfit
-from wfr_flows.geodesics.uot_gen import Schedule, cosine_muon, uot_gen
+from wfr_flows.geodesics.uot_gen import Schedule, uot_gen
 from wfr_flows.measures import Distribution, Particles
 from wfr_flows.potentials import Potential
-from wfr_flows.training import Chunk, run
+from wfr_flows.training import Chunk, cosine_muon, run
 from wfr_flows.typing import Key, Params, Scalar
 
 _PLAN_TOLERANCE = 1e-3

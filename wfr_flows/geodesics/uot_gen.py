@@ -72,19 +72,3 @@ def uot_gen(
 
     # Built once here, so that mistakes are refused before the first step.
     return Method(method(jnp.zeros((), jnp.int32)).init, step)
-
-
-def cosine_muon(
-    num_steps: int, learning_rate: float = 3e-2, *, weight_decay: float = 0.0
-) -> optax.GradientTransformation:
-    """Muon for matrices, Adam for the rest, at a rate that falls to 0 over ``num_steps`` along a cosine.
-
-    Gradients of a norm above 10 are scaled down to it. Steps of Muon are orthogonal matrices times the rate
-    (Jordan et al., 2024): on these potentials they come as far in a third of the steps of Adam.
-    ``weight_decay`` times the rate is taken off all parameters at every step.
-    """
-    schedule = optax.cosine_decay_schedule(learning_rate, num_steps)
-    return optax.chain(
-        optax.clip_by_global_norm(10.0),
-        optax.contrib.muon(schedule, weight_decay=weight_decay, adam_weight_decay=weight_decay),
-    )

@@ -24,7 +24,7 @@ from wfr_flows.gradient_flows.saddle import (
 )
 from wfr_flows.measures import Particles, centre_and_scale
 from wfr_flows.numerics import in_blocks
-from wfr_flows.training import Method, MinimaxState
+from wfr_flows.training import Method, MinimaxState, cosine_adam
 from wfr_flows.typing import Array, ArrayLike, Float, Key, Params, Scalar
 
 Optimiser = Callable[[int], optax.GradientTransformation]
@@ -87,14 +87,6 @@ class FlowInfo(NamedTuple):
     covered: Scalar
 
 
-def cosine_adam(learning_rate: float) -> Optimiser:
-    """Adam at a rate that falls to 0 along a cosine over the updates of a step."""
-    return lambda num: optax.adam(optax.cosine_decay_schedule(learning_rate, num))
-
-
-_ADAM = cosine_adam(3e-3)
-
-
 def variational_jko(
     energy: FreeEnergy,
     transport: TransportMap,
@@ -110,8 +102,8 @@ def variational_jko(
     restart: bool = False,
     start_steps: int = 500,
     average_decay: float = 0.0,
-    map_optimiser: Optimiser = _ADAM,
-    ratio_optimiser: Optimiser = _ADAM,
+    map_optimiser: Optimiser = cosine_adam,
+    ratio_optimiser: Optimiser = cosine_adam,
 ) -> Method:
     """Steps ``ρ_(k+1) = T#ρ_k``, ``T`` of ``min_T E|T(x) - x|²/2a + F(T#ρ_k)`` ([VWGF] eqs. 5, 9).
 

@@ -4,18 +4,15 @@ import jax
 import jax.numpy as jnp
 
 from wfr_flows import gradient_flows, potentials
-from wfr_flows.geodesics import cosine_muon
-from wfr_flows.gradient_flows import ConvexMap, FreeEnergy, LogRatio, Whitening, carry, cosine_adam
+from wfr_flows.gradient_flows import ConvexMap, FreeEnergy, LogRatio, Whitening, carry
 from wfr_flows.gradient_flows.functionals import LogDensity
 from wfr_flows.gradient_flows.variational_jko import Optimiser
 from wfr_flows.inference.frame import back, check_target, frame_of, seen_from, start_sample
 from wfr_flows.inference.importance import Weighted, at_all, weigh
 from wfr_flows.measures import Distribution
 from wfr_flows.potentials import ConvexPotential
-from wfr_flows.training import Method, run
+from wfr_flows.training import Method, cosine_adam, cosine_muon, run
 from wfr_flows.typing import Key, PyTree
-
-_ADAM = cosine_adam(3e-3)
 
 
 def sample_by_icnn_jko(
@@ -76,8 +73,8 @@ def sample_by_variational_jko(
     inner_steps: int = 3,
     batch: int = 1024,
     pool: int = 4096,
-    map_optimiser: Optimiser = _ADAM,
-    ratio_optimiser: Optimiser = _ADAM,
+    map_optimiser: Optimiser = cosine_adam,
+    ratio_optimiser: Optimiser = cosine_adam,
 ) -> Weighted:
     """The flow of ``KL(·|p)`` by `gradient_flows.variational_jko` ([VWGF]), its maps gradients of ``ψ``.
 

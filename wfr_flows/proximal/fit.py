@@ -8,12 +8,12 @@ import numpy as np
 
 from wfr_flows import training
 from wfr_flows.dynamics import Field, Geometry
-from wfr_flows.geodesics import cosine_muon, matching_method
+from wfr_flows.geodesics import matching_method
 from wfr_flows.measures import Distribution, Particles
 from wfr_flows.potentials import Critic
 from wfr_flows.proximal.method import proximal
 from wfr_flows.proximal.start import Lines, optimal_lines, straight_lines
-from wfr_flows.training import Chunk, MinimaxState
+from wfr_flows.training import Chunk, MinimaxState, cosine_muon
 from wfr_flows.typing import Key, Params
 
 _START_RATE, _FLOW_RATE, _CRITIC_RATE = 1e-2, 3e-4, 3e-3

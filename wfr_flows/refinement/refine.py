@@ -8,7 +8,7 @@ import jax
 import optax
 
 from wfr_flows.dynamics import Field, Geometry
-from wfr_flows.geodesics import Loss, cosine_muon, matching_method
+from wfr_flows.geodesics import Loss, matching_method
 from wfr_flows.measures import Particles, redrawn
 from wfr_flows.potentials import Potential
 from wfr_flows.refinement.bridges import Bridge
@@ -16,7 +16,7 @@ from wfr_flows.refinement.density_ratio import LogRatio, density_ratio, log_rati
 from wfr_flows.refinement.pairs import flow_matching, flow_pairs, independent_pairs
 from wfr_flows.refinement.q_flow import Ends, QParams, init_params, q_flow
 from wfr_flows.static import Diracs
-from wfr_flows.training import Chunk, Method, run
+from wfr_flows.training import Chunk, Method, cosine_muon, run
 from wfr_flows.typing import Array, Float, Key, Params
 
 Draw = Callable[[Key, int], Ends]
@@ -122,7 +122,7 @@ def fit_ratio(
     Args:
       ratio, time, num_nodes: as in `density_ratio`.
       bridge: see `flow_bridge` and `linear_bridge`.
-      num_steps, learning_rate, weight_decay: of `geodesics.cosine_muon`.
+      num_steps, learning_rate, weight_decay: of `training.cosine_muon`.
       on_chunk: as in `training.run`.
     """
     init_key, train_key = jax.random.split(key)

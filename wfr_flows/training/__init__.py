@@ -1,9 +1,10 @@
-"""Scan-based training of immutable trees: methods, saddle points, the loop, checkpoints."""
+"""Scan-based training of immutable trees: methods, saddle points, optimisers, the loop, checkpoints."""
 
 from wfr_flows.training.checkpoint import latest_step, restore, save
 from wfr_flows.training.loop import Chunk, NonFiniteError, run
 from wfr_flows.training.method import LossFn, Method, TrainState, begin, descend, gradient_method, is_finite
 from wfr_flows.training.minimax import AscentFn, DescentFn, MinimaxInfo, MinimaxState, ShowFn, minimax
+from wfr_flows.training.optimisers import cosine_adam, cosine_muon
 
 __all__ = [
     "AscentFn",
@@ -17,6 +18,8 @@ __all__ = [
     "ShowFn",
     "TrainState",
     "begin",
+    "cosine_adam",
+    "cosine_muon",
     "descend",
     "gradient_method",
     "is_finite",
