@@ -76,6 +76,8 @@ def test_two_diracs_gradient_is_finite_where_they_coincide_and_beyond_reach():
     for target, mass in ((jnp.zeros(2), 1.0), (jnp.full(2, 9.0), 1.0), (jnp.ones(2), 0.0)):
         assert all(np.isfinite(g).all() for g in gradient(target, mass))
     np.testing.assert_allclose(gradient(jnp.full(2, 9.0), 1.0)[0], 0.0, atol=1e-12)
+    nothing = jax.jit(jax.grad(lambda m: pair_cost(jnp.ones(()), m, m, 1.0)))(jnp.zeros(()))
+    assert np.isfinite(nothing)
 
 
 def test_growth_cost_is_the_hellinger_distance():

@@ -61,8 +61,7 @@ def pair_cost(squared: Array, source_mass: Array, target_mass: Array, alpha: Arr
     angle = 0.25 * squared * inverse_alpha(alpha).astype(squared.dtype)
     # Beyond reach the pair costs as much as one exactly at reach.
     scale = jnp.where(angle < REACH, 1.0, REACH / jnp.where(angle < REACH, 1.0, angle))
-    both = jnp.sqrt(_positive(source_mass) * _positive(target_mass))
-    both = jnp.where((source_mass > 0) & (target_mass > 0), both, 0.0)
+    both = _root(source_mass) * _root(target_mass)
     move = 0.5 * squared * scale * sinc_squared(jnp.minimum(angle, REACH)) * both
     return move + growth_cost(source_mass, target_mass, alpha)
 

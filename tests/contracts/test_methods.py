@@ -1,0 +1,160 @@
+"""One contract for all that trains or flows: steps over seeds, in one dimension, in both precisions."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from wfr_flows import geodesics, gradient_flows, measures, potentials, proximal, refinement, static
+from wfr_flows.dynamics import Geometry, potential_field
+from wfr_flows.measures import Particles
+
+PLAIN = Geometry(1.3, spherical=False)
+WASSERSTEIN = Geometry(jnp.inf, spherical=False)
+ADAM = optax.adam(1e-2)
+
+
+def cloud(key, size=12, shift=0.0):
+    """Weighted, one of them without weight."""
+    position = shift + jax.random.normal(key, (size, 1))
+    return Particles(position, jnp.log(jnp.arange(size) / size)).normalise()
+
+
+def ends(key):
+    return cloud(key), cloud(jax.random.split(key)[0], shift=1.0)
+
+
+def normal():
+    return measures.standard_normal(1)
+
+
+def sample(key, size=16):
+    particles = normal().sample(key, size)
+    return gradient_flows.Sample(particles, jax.vmap(normal().log_density)(particles.position))
+
+
+def uot_gen():
+    potential = potentials.resnet(1, width=3)
+    method = geodesics.uot_gen(potential, Geometry(1.3), normal().log_density, ADAM, num_steps=2)
+    return method, potential.init, ends
+
+
+def matching():
+    potential = potentials.mlp(1, width=3)
+    source, target = ends(jax.random.key(7))
+    result = static.spherical_wfr(source, target, 1.3)
+    diracs = static.semi_coupling(result, source, target, 1.3)
+    loss = geodesics.matching(potential, Geometry(1.3), diracs, num_times=2, num_pairs=4)
+    return geodesics.matching_method(loss, ADAM), potential.init, lambda key: ()
+
+
+def icnn_jko():
+    potential = potentials.icnn(1, width=3)
+    energy = gradient_flows.free_energy(normal().log_density)
+    method = gradient_flows.icnn_jko(potential, energy, ADAM, num_iterations=2, batch=8)
+    return method, lambda key: (key, sample(key)), lambda key: jnp.asarray(0.1)
+
+
+def variational_jko():
+    energy = gradient_flows.FreeEnergy(gradient_flows.entropy(), lambda x: 0.5 * x @ x)
+    method = gradient_flows.variational_jko(
+        energy,
+        gradient_flows.affine(1),
+        gradient_flows.log_ratio(1, depth=0),
+        num_iterations=2,
+        batch=8,
+        start_steps=1,
+    )
+    return method, lambda key: (key, normal().sample(key, 16)), lambda key: jnp.asarray(0.1)
+
+
+def langevin():
+    method = gradient_flows.langevin(normal().log_density, num_steps=2)
+    return method, lambda key: normal().sample(key, 16), lambda key: jnp.asarray(0.1)
+
+
+def svgd():
+    method = gradient_flows.svgd(normal().log_density)
+    return method, lambda key: normal().sample(key, 16), lambda key: jnp.asarray(0.1)
+
+
+def proximal_flow():
+    critic, potential = potentials.smooth_critic(1, width=3), potentials.mlp(1, width=3)
+    field = potential_field(potential, WASSERSTEIN)
+    method = proximal.proximal(
+        field, WASSERSTEIN, critic, ADAM, ADAM, kinetic_weight=0.5, num_steps=2, inner_steps=1
+    )
+    return method, lambda key: (potential.init(key), critic.init(key)), ends
+
+
+def q_flow():
+    potential, ratio = potentials.mlp(1, width=3), potentials.mlp(1, width=3)
+    field = potential_field(potential, PLAIN)
+    method = refinement.q_flow(field, PLAIN, ratio, ADAM, ADAM, num_steps=2, ratio_steps=1)
+    return method, lambda key: refinement.init_params(field, ratio, key), ends
+
+
+def density_ratio():
+    ratio = potentials.mlp(1, width=3)
+    method = refinement.density_ratio(ratio, jnp.linspace(0.0, 1.0, 3), ADAM, num_nodes=2)
+
+    def batch(key):
+        return jax.vmap(cloud)(jax.random.split(key, 3))
+
+    return method, ratio.init, batch
+
+
+BUILDERS = [
+    uot_gen,
+    matching,
+    icnn_jko,
+    variational_jko,
+    langevin,
+    svgd,
+    proximal_flow,
+    q_flow,
+    density_ratio,
+]
+
+
+@pytest.mark.parametrize("float64", [False, True], ids=["float32", "float64"])
+@pytest.mark.parametrize("build", BUILDERS, ids=lambda build: build.__name__)
+def test_a_method_steps_over_seeds(build, float64):
+    with jax.enable_x64(float64):
+        method, start, batch = build()
+        keys = jax.random.split(jax.random.key(3), 2)
+        traces = []
+
+        @jax.jit
+        @jax.vmap
+        def step(key, state, batch):
+            traces.append(key)
+            return method.step(key, state, batch)
+
+        first = jax.jit(jax.vmap(lambda key: method.init(start(key))))(keys)
+        batches = jax.vmap(batch)(keys)
+        second, info = step(keys, first, batches)
+        third, _ = step(keys, second, batches)
+        # What comes out goes in again: one program, which a scan accepts.
+        assert len(traces) == 1
+        shapes = [jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), state) for state in (first, second)]
+        assert shapes[0] == shapes[1]
+        dtype = jnp.float64 if float64 else jnp.float32
+        for leaf in jax.tree.leaves((third, info)):
+            assert not jnp.issubdtype(leaf.dtype, jnp.floating) or leaf.dtype == dtype
+            assert not np.isnan(leaf).any()
+        moved = jax.tree.leaves(
+            jax.tree.map(
+                lambda a, b: float(jnp.max(jnp.abs(a - b), initial=0.0)), floats(first), floats(second)
+            )
+        )
+        assert max(moved) > 0
+
+
+def floats(tree):
+    return [
+        jnp.where(jnp.isfinite(leaf), leaf, 0.0)
+        for leaf in jax.tree.leaves(tree)
+        if jnp.issubdtype(leaf.dtype, jnp.floating)
+    ]
