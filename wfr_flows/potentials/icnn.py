@@ -91,7 +91,7 @@ def icnn(
       ``readout`` ``[w]``, ``root`` ``[d, d]``, ``shift`` ``[d]``.
 
     Raises:
-      ValueError: a size out of range; ``scale``, ``sharpness`` or ``strong_convexity`` not positive and finite.
+      ValueError: sizes out of range; ``scale``, ``sharpness``, ``strong_convexity`` not positive and finite.
     """
     for name, size, least in (("dim", dim, 1), ("width", width, 1), ("depth", depth, 1), ("rank", rank, 0)):
         if size < least:

@@ -7,11 +7,14 @@ import jax.numpy as jnp
 
 from wfr_flows.geodesics import whitening
 from wfr_flows.gradient_flows import Sample
-from wfr_flows.measures import Particles, equally_weighted, moments, resample, standard_normal, with_moments
+from wfr_flows.inference.filtering.filtered import too_few
+from wfr_flows.measures import Particles, gaussian, moments, resample, standard_normal, with_moments
 from wfr_flows.metrics import kernel_density
 from wfr_flows.typing import Array, Float, Int, Key, Scalar
 
 _WIDEST = 0.9
+_WIDER = 1.3
+_FEWEST = 0.25
 _AT_ONCE = 256
 
 
@@ -50,18 +53,34 @@ def kernels_log_density(found: Kernels, x: Float[Array, "n d"]) -> Float[Array, 
 
 
 def redrawn(key: Key, measure: Particles) -> Sample:
-    """As many particles of equal weight from the `kernels` of a measure, and the log-density at each.
+    """As many new particles from the `kernels` of a measure, and the log-density at each.
 
-    They are moved to have its mean and covariance exactly.
+    They are evenly spread over a Gaussian somewhat wider than the measure, and weighted: far less noise than
+    random draws. Where that leaves fewer than a quarter effective, as for modes far apart or in many
+    dimensions, they are drawn from the kernels, at random, and weigh the same.
     """
-    resample_key, noise_key = jax.random.split(key)
     found = kernels(measure)
-    num, dim = measure.position.shape
-    noise = standard_normal(dim).spread(noise_key, num).position.astype(measure.position.dtype)
-    white = resample(resample_key, found.centres, num).position + found.width * noise
-    x = equally_weighted(found.center + white @ found.factor.T)
-    x = with_moments(x, *moments(measure)).position
-    return Sample(equally_weighted(x), kernels_log_density(found, x))
+    dim = found.center.size
+
+    def place(white: Float[Array, "n d"]) -> Float[Array, "n d"]:
+        return found.center + white @ found.factor.T
+
+    spread = standard_normal(dim).spread(key, measure.log_weight.size).position
+    x = place(_WIDER * spread.astype(measure.position.dtype))
+    log_density = kernels_log_density(found, x)
+    proposal = gaussian(found.center, _WIDER**2 * found.factor @ found.factor.T)
+    assert proposal.log_density is not None
+    even = Particles(x, log_density - jax.vmap(proposal.log_density)(x)).normalise()
+
+    def random() -> Sample:
+        resample_key, noise_key = jax.random.split(key)
+        drawn = resample(resample_key, found.centres, measure.log_weight.size)
+        noise = jax.random.normal(noise_key, drawn.position.shape, drawn.position.dtype)
+        drawn = drawn._replace(position=place(drawn.position + found.width * noise))
+        drawn = with_moments(drawn, *moments(measure))
+        return Sample(drawn, kernels_log_density(found, drawn.position))
+
+    return jax.lax.cond(too_few(even, _FEWEST), random, lambda: Sample(even, log_density))
 
 
 def metropolis_hastings(
