@@ -2,6 +2,7 @@
 
 from wfr_flows.inference.filtering.filtered import Filtered, assimilate
 from wfr_flows.inference.filtering.flow_filter import flow_log_density, metropolis_filter, wfr_filter
+from wfr_flows.inference.filtering.generative_filter import generative_filter
 from wfr_flows.inference.filtering.grid_filter import grid_filter
 from wfr_flows.inference.filtering.kalman_filter import kalman_filter
 from wfr_flows.inference.filtering.model import (
@@ -29,6 +30,7 @@ __all__ = [
     "flow_log_density",
     "flow_prediction",
     "gaussian_sensor",
+    "generative_filter",
     "grid_filter",
     "kalman_filter",
     "metropolis_filter",
