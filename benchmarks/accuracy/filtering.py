@@ -94,7 +94,7 @@ def published(options, emit) -> None:
         data = data._replace(value=data.value.at[-1].set(jnp.nan))
         with jax.enable_x64(True):
             exact, grid_seconds = timed(grid, jax.random.key(0), jax.tree.map(jnp.float64, data))
-        exact = jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf), data.time.dtype), exact)
+        exact = jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf), jnp.result_type(float)), exact)
         x = exact.particles.position[-1]
         record: dict[str, Any] = {"grid_seconds": grid_seconds}
         for name, run in ({"bootstrap": bootstrap} | flows).items():

@@ -36,7 +36,11 @@ class FlowState(NamedTuple):
 
 
 def wfr_filter(
-    model: StateSpace, prediction: Prediction, *, num_particles: int = 8192, threshold: float = 0.5
+    model: StateSpace,
+    prediction: Prediction,
+    *,
+    num_particles: int = 8192,
+    threshold: float = 0.5,
 ) -> Method:
     """Transport by a Wasserstein gradient flow, growth by the likelihood: particles keep weight and density.
 

@@ -25,8 +25,8 @@ def generative_filter(
     """Sample the last model, simulate, reweight, learn: [WFR] algorithm 3 with a diffusion between its turns.
 
     In place of resampling, every turn draws fresh weighted samples of a smooth density, whose training begins
-    where the last one ended. It outlives the filter: ``generator.sample(learned[k], n)`` gives as many particles of
-    ``p(x_k | y_1, ..., y_k)`` as wanted, ``generator.log_density(learned[k], x)`` their density.
+    where the last one ended. It outlives the filter: ``generator.sample(learned[k], n)`` gives as many
+    particles of ``p(x_k | y_1, ..., y_k)`` as wanted, ``generator.log_density(learned[k], x)`` their density.
 
     Args:
       model, data: the diffusion and what was seen of it.
