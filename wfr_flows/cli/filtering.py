@@ -96,7 +96,7 @@ def run(options: argparse.Namespace) -> int:
     if never.any():
         when = float(task.data.time[int(never.argmax())])
         raise InputError(
-            f"no particle could have been seen as it was at time {when:g}; give more --particles or more noise."
+            f"no particle could be seen so at time {when:g}; give more --particles, or the model more noise."
         )
     summary = _summary(options, task, found) | {"seconds": clock.seconds}
     _write(options, task, found, summary)

@@ -30,7 +30,7 @@ def filtering(
 
     count = min(mean.shape[1], _COORDINATES)
     figure = Figure(figsize=(8, 2.2 * (count + 1)), layout="constrained")
-    axes = np.ravel(figure.subplots(count + 1, 1, sharex=True))
+    axes = figure.subplots(count + 1, 1, sharex=True, squeeze=False)[:, 0]
     for i, axis in enumerate(axes[:-1]):
         low, high = mean[:, i] - 2 * deviation[:, i], mean[:, i] + 2 * deviation[:, i]
         axis.fill_between(time, low, high, color="tab:blue", alpha=0.25, linewidth=0)
