@@ -15,8 +15,8 @@
 #
 # A diffusion is seen through noise at some times. Between observations its law follows a Fokker-Planck
 # equation, a gradient flow in the Wasserstein geometry; an observation multiplies it by the likelihood, a
-# jump in the Fisher-Rao geometry. The WFR filter does just that with weighted particles. It simulates no noise
-# and knows the density of its particles.
+# jump in the Fisher-Rao geometry. The WFR filter does just that with weighted particles. It simulates no
+# noise and knows the density of its particles.
 #
 # `wfr-flows filter` does this on a file of observations.
 

@@ -21,10 +21,10 @@ class Filtered(NamedTuple):
       log_density: ``[K, n]``, of the law at its particles; NaN where the filter does not know it.
       log_evidence: ``[K]``, ``log p(y_k | y_1, ..., y_(k-1))``; 0 where nothing was seen, ``-inf`` where no
         particle could have been (weights are then left as they were).
-      effective_sample_size: ``[K]``, of the particles before resampling; ``inf`` for exact methods.
+      effective_sample_size: ``[K]``, before any resampling; ``inf`` for exact methods.
       resampled: ``[K]``, whether the filter went on from new particles.
-      maps: of the flow filters, ``[K, num_steps]`` maps from the particles that it went on from after time
-        ``k - 1`` to those at time ``k``, before a change of weights; else None.
+      maps: of filters by a flow, ``[K, num_steps]`` maps from time ``k - 1`` to ``k``; else None.
+      predicted: of the WFR filter, particles before the observation, ``[K, n, d]``; else None.
     """
 
     time: Float[Array, "*K"]
@@ -34,6 +34,7 @@ class Filtered(NamedTuple):
     effective_sample_size: Float[Array, "*K"]
     resampled: Bool[Array, "*K"]
     maps: ConvexMap | None = None
+    predicted: Particles | None = None
 
     @property
     def mean(self) -> Float[Array, "K d"]:

@@ -1,5 +1,6 @@
 """Filters that predict by a flow with density: nothing is simulated, and the law is known at any point."""
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -46,7 +47,8 @@ def wfr_filter(
 
     Between observations particles move along the flow that the `prediction` learns from them; at one, weight
     and density are multiplied by the likelihood, without noise. Only where weights have become too uneven,
-    new particles are drawn, from a smoothed density (see `rejuvenation.kernels`).
+    new ones take their place, evenly spread, of a smoothed law before the observation times the likelihood:
+    see `rejuvenation.redrawn`.
 
     Args:
       model: its initial law needs a density.
@@ -61,12 +63,27 @@ def wfr_filter(
     def step(key: Key, state: FlowState, now: Observations) -> tuple[FlowState, Filtered]:
         flow_key, draw_key = jax.random.split(key)
         params, maps = prediction.learn(flow_key, state.params, state.sample, state.time, now.time)
-        sample = prediction.carry(maps, state.sample, state.time, now.time)
-        sample, log_evidence = _updated(model, sample, now)
-        few = too_few(sample.particles, threshold) & now.seen
-        onward = jax.lax.cond(few, lambda s: redrawn(draw_key, s.particles), lambda s: s, sample)
-        size = sample.particles.effective_sample_size
-        return FlowState(now.time, onward, params), Filtered(now.time, *sample, log_evidence, size, few, maps)
+        predicted = prediction.carry(maps, state.sample, state.time, now.time)
+        updated, log_evidence = _updated(model, predicted, now)
+        size = updated.particles.effective_sample_size
+        few = too_few(updated.particles, threshold) & now.seen & (log_evidence > -jnp.inf)
+
+        def renewed() -> tuple[Sample, Scalar]:
+            seen = partial(log_likelihoods, model, now=now)
+            return redrawn(draw_key, predicted.particles, updated.particles, seen)
+
+        sample, log_evidence = jax.lax.cond(few, renewed, lambda: (updated, log_evidence))
+        law = Filtered(
+            now.time,
+            sample.particles,
+            sample.log_density,
+            log_evidence,
+            size,
+            few,
+            maps,
+            predicted.particles,
+        )
+        return FlowState(now.time, sample, params), law
 
     return Method(_begin(model, prediction, num_particles), step)
 
@@ -155,29 +172,28 @@ def flow_log_density(
     assert model.initial.log_density is not None
     initial = jax.vmap(model.initial.log_density)
     start = jnp.concatenate([jnp.full((1,), model.start, data.time.dtype), data.time[:-1]])
-    earlier = jax.tree.map(lambda leaf: jnp.roll(leaf, 1, axis=0), (found.particles, found.resampled))
-    drawn = earlier[1].at[0].set(False)
 
-    def back(carry: tuple[Array, Array, Array], at):
-        x, total, done = carry
-        now, begin, one, (particles, _), drawn = at
+    def back(carry: tuple[Array, Array, Array], at: tuple[Observations, Scalar, Filtered]):
+        (x, total, _), (now, begin, one) = carry, at
         log_likelihood = log_likelihoods(model, x, now)
-        gain = jnp.where(one.log_evidence > -jnp.inf, log_likelihood - one.log_evidence, 0.0)
-        before, log_det = prediction.carry_back(one.maps, x, begin, now.time)
-        total = total + gain - log_det
-        total = jax.lax.cond(
-            drawn,
-            lambda: total + kernels_log_density(kernels(particles), before),
-            lambda: total,
-        )
-        return before, total, done | drawn
+        total = total + jnp.where(one.log_evidence > -jnp.inf, log_likelihood - one.log_evidence, 0.0)
 
-    def body(carry, at):
+        def smoothed() -> tuple[Array, Array, Array]:
+            assert one.predicted is not None
+            return x, total + kernels_log_density(kernels(one.predicted), x), jnp.ones((), bool)
+
+        def carried() -> tuple[Array, Array, Array]:
+            assert one.maps is not None
+            before, log_det = prediction.carry_back(one.maps, x, begin, now.time)
+            return before, total - log_det, jnp.zeros((), bool)
+
+        return jax.lax.cond(one.resampled, smoothed, carried)
+
+    def body(carry: tuple[Array, Array, Array], at: tuple[Observations, Scalar, Filtered]):
         return jax.lax.cond(carry[2], lambda: carry, lambda: back(carry, at)), None
 
     first = x, jnp.zeros(x.shape[0], x.dtype), jnp.zeros((), bool)
-    inputs = data, start, found, earlier, drawn
-    (origin, total, done), _ = jax.lax.scan(body, first, inputs, reverse=True)
+    (origin, total, done), _ = jax.lax.scan(body, first, (data, start, found), reverse=True)
     return total + jnp.where(done, 0.0, initial(origin))
 
 

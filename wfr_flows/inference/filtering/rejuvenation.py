@@ -1,5 +1,6 @@
 """New particles for a law that few of the old ones still stand for."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -7,8 +8,8 @@ import jax.numpy as jnp
 
 from wfr_flows.geodesics import whitening
 from wfr_flows.gradient_flows import Sample
-from wfr_flows.inference.filtering.filtered import too_few
-from wfr_flows.measures import Particles, gaussian, moments, resample, standard_normal, with_moments
+from wfr_flows.inference.filtering.filtered import reweighted, too_few
+from wfr_flows.measures import Particles, gaussian, resample, standard_normal
 from wfr_flows.metrics import kernel_density
 from wfr_flows.typing import Array, Float, Int, Key, Scalar
 
@@ -52,35 +53,49 @@ def kernels_log_density(found: Kernels, x: Float[Array, "n d"]) -> Float[Array, 
     return at - jnp.sum(jnp.log(jnp.diagonal(found.factor)))
 
 
-def redrawn(key: Key, measure: Particles) -> Sample:
-    """As many new particles from the `kernels` of a measure, and the log-density at each.
+def redrawn(
+    key: Key,
+    predicted: Particles,
+    updated: Particles,
+    log_likelihood: Callable[[Float[Array, "n d"]], Float[Array, " n"]],
+) -> tuple[Sample, Scalar]:
+    """New particles where an observation has left few: of the `kernels` before it, times the likelihood.
 
-    They are evenly spread over a Gaussian somewhat wider than the measure, and weighted: far less noise than
-    random draws. Where that leaves fewer than a quarter effective, as for modes far apart or in many
-    dimensions, they are drawn from the kernels, at random, and weigh the same.
+    They are evenly spread over a Gaussian somewhat wider than the law after it, and weighted: far less noise
+    than in random draws. Where that leaves fewer than a quarter effective, as for modes far apart or in many
+    dimensions, they are drawn at random, from the kernels after it.
+
+    Args:
+      predicted, updated: the particles with their weights before and after the observation.
+      log_likelihood: of the observation, at points.
+
+    Returns:
+      As many particles, with the log-density at each, and the log-evidence.
     """
-    found = kernels(measure)
-    dim = found.center.size
+    before, after = kernels(predicted), kernels(updated)
+    size, dim = predicted.position.shape
+    dtype = predicted.position.dtype
 
     def place(white: Float[Array, "n d"]) -> Float[Array, "n d"]:
-        return found.center + white @ found.factor.T
+        return after.center + white.astype(dtype) @ after.factor.T
 
-    spread = standard_normal(dim).spread(key, measure.log_weight.size).position
-    x = place(_WIDER * spread.astype(measure.position.dtype))
-    log_density = kernels_log_density(found, x)
-    proposal = gaussian(found.center, _WIDER**2 * found.factor @ found.factor.T)
-    assert proposal.log_density is not None
-    even = Particles(x, log_density - jax.vmap(proposal.log_density)(x)).normalise()
+    def weighed(x: Float[Array, "n d"], log_proposal: Float[Array, " n"]) -> tuple[Sample, Scalar]:
+        log_joint = kernels_log_density(before, x) + log_likelihood(x)
+        flat = Particles(x, -log_proposal - jnp.log(size))
+        particles, log_evidence = reweighted(flat, log_joint)
+        return Sample(particles, log_joint - log_evidence), log_evidence
 
-    def random() -> Sample:
+    def random() -> tuple[Sample, Scalar]:
         resample_key, noise_key = jax.random.split(key)
-        drawn = resample(resample_key, found.centres, measure.log_weight.size)
-        noise = jax.random.normal(noise_key, drawn.position.shape, drawn.position.dtype)
-        drawn = drawn._replace(position=place(drawn.position + found.width * noise))
-        drawn = with_moments(drawn, *moments(measure))
-        return Sample(drawn, kernels_log_density(found, drawn.position))
+        noise = jax.random.normal(noise_key, (size, dim), dtype)
+        x = place(resample(resample_key, after.centres, size).position + after.width * noise)
+        return weighed(x, kernels_log_density(after, x))
 
-    return jax.lax.cond(too_few(even, _FEWEST), random, lambda: Sample(even, log_density))
+    x = place(_WIDER * standard_normal(dim).spread(key, size).position)
+    proposal = gaussian(after.center, _WIDER**2 * after.factor @ after.factor.T)
+    assert proposal.log_density is not None
+    even = weighed(x, jax.vmap(proposal.log_density)(x))
+    return jax.lax.cond(too_few(even[0].particles, _FEWEST), random, lambda: even)
 
 
 def metropolis_hastings(
