@@ -98,9 +98,8 @@ def icnn_jko(
       num_iterations: updates in a step.
       batch: neighbours in the sample (in random order, or evenly spread) that an update sees, moved to its
         mean and covariance; all of it if it has no more.
-      order: 1 for JKO; 2 for the midpoint rule along particles, which go twice as far as a JKO step of half
-        the size would take them. Its maps are gradients of ``doubled(potential)``. Densities are NaN where
-        ``h`` is so large that half a step brings particles to less than half their distance.
+      order: 1 for JKO; 2 for the midpoint rule, twice the way of a JKO step of size ``h/2``, by gradients of
+        ``doubled(potential)``: NaN for an ``h`` so large that this step halves distances.
       restart: begin every step at the identity, not where the last one ended.
       fresh: ``key -> Sample`` of ``ρ_0``, to carry a new sample through all maps at every step. The default
         keeps the first one.

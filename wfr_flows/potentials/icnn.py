@@ -78,11 +78,10 @@ def icnn(
 
     Args:
       dim: dimension ``d >= 1``.
-      width: ``w``, units of a layer.
-      depth: ``L``, layers.
+      width, depth: ``w`` units in each of ``L`` layers.
       rank: squares in every quadratic; 0 leaves affine functions.
       scale: typical size of a coordinate; the units of the start bend within twice that of the origin.
-      sharpness: how much more abruptly than by default they bend: more for laws with narrow modes.
+      sharpness: how abruptly they bend; more for laws with narrow modes.
       strong_convexity: ``ε > 0``.
 
     Returns:
