@@ -115,7 +115,8 @@ def metropolis_filter(
     """Blocks of JKO steps, and Metropolis-Hastings chains at the observations ([JKO] algorithm 3).
 
     Proposals are particles of the prior, carried through the blocks so far: see `metropolis_hastings`. The
-    longer the series, the fewer of them are accepted; `wfr_filter` does without.
+    longer the series, the fewer of them are accepted. Where no chain has been, maps extrapolate, and
+    `flow_log_density` can be far too large there. `wfr_filter` has neither weakness.
 
     Args:
       model, prediction: as in `wfr_filter`.
