@@ -238,6 +238,9 @@ def test_metropolis_filter_agrees_with_kalman(line, flow):
     error = exact.standard_deviation / 32
     assert jnp.max(jnp.abs(found.mean - exact.mean) / error) < 5
     np.testing.assert_allclose(found.log_evidence, exact.log_evidence, atol=0.05)
+    x = found.particles.position[-1, :20]
+    at = flow_log_density(model.state_space(), flow[1], data, found, x)
+    np.testing.assert_allclose(at, found.log_density[-1, :20], atol=1e-6)
 
 
 def test_a_drift_without_potential_is_split_and_inverted():

@@ -188,7 +188,7 @@ def flow_log_density(
             before, log_det = prediction.carry_back(one.maps, x, begin, now.time)
             return before, total - log_det, jnp.zeros((), bool)
 
-        return jax.lax.cond(one.resampled, smoothed, carried)
+        return carried() if one.predicted is None else jax.lax.cond(one.resampled, smoothed, carried)
 
     def body(carry: tuple[Array, Array, Array], at: tuple[Observations, Scalar, Filtered]):
         return jax.lax.cond(carry[2], lambda: carry, lambda: back(carry, at)), None
