@@ -8,7 +8,7 @@ from helpers import central_difference, random_like, single_precision
 
 from wfr_flows import potentials
 from wfr_flows.numerics import signs, stochastic_log_det
-from wfr_flows.potentials import icnn, pull_back, push_forward
+from wfr_flows.potentials import doubled, icnn, pull_back, push_forward
 
 SHAPES = {
     "line": {"dim": 1, "depth": 1, "rank": 2},
@@ -94,6 +94,25 @@ def test_projection_is_the_nearest_convex_network(key):
         np.testing.assert_array_equal(projected[name], expected)
 
 
+def test_doubling_goes_twice_as_far(trained):
+    potential, params, x, push = trained
+    twice = doubled(potential)
+    value, slope = jax.vmap(jax.value_and_grad(twice.value, 1), (None, 0))(params, x)
+    jet = jax.vmap(twice.jet, (None, 0))(params, x)
+    np.testing.assert_allclose(jet.value, value, rtol=1e-12)
+    np.testing.assert_allclose(jet.gradient, slope, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(slope - x, 2 * (push(params, x)[0] - x), rtol=1e-10, atol=1e-12)
+    hessian = 2 * jax.vmap(potential.jet, (None, 0))(params, x).hessian - jnp.eye(x.shape[1])
+    np.testing.assert_allclose(jet.hessian, hessian, rtol=1e-12)
+
+
+def test_sharper_units_bend_at_the_same_places(key):
+    blunt, sharp = icnn(1, width=5).init(key), icnn(1, width=5, sharpness=4.0).init(key)
+    places = blunt["bias_0"] / blunt["linear_0"][:, 0], sharp["bias_0"] / sharp["linear_0"][:, 0]
+    np.testing.assert_allclose(*places, rtol=1e-12)
+    np.testing.assert_allclose(sharp["linear_0"], 4 * blunt["linear_0"], rtol=1e-12)
+
+
 def test_all_of_it_in_128_dimensions(key):
     potential = icnn(128, width=4)
     start = potential.init(key)
@@ -119,6 +138,7 @@ def test_all_of_it_in_128_dimensions(key):
         ({"dim": 1, "depth": 0}, "depth is 0"),
         ({"dim": 1, "rank": -1}, "rank is -1"),
         ({"dim": 1, "scale": 0.0}, "scale is 0"),
+        ({"dim": 1, "sharpness": -1.0}, "sharpness is -1"),
         ({"dim": 1, "strong_convexity": 0.0}, "strong_convexity is 0"),
     ],
 )

@@ -8,6 +8,7 @@ from typing import NoReturn
 from wfr_flows.cli import (
     density,
     distance,
+    filtering,
     generate,
     generate_from,
     geodesic,
@@ -31,6 +32,7 @@ _COMMANDS = (
     generate_from,
     transport,
     ratio,
+    filtering,
 )
 
 

@@ -1,5 +1,6 @@
 """Bayesian inference with weighted flows: posteriors from prior samples and likelihoods."""
 
+from wfr_flows.inference import filtering as filtering
 from wfr_flows.inference.bernoulli import Bernoulli, bernoulli
 from wfr_flows.inference.importance import Laplace, Weighted, adapted, laplace, weigh
 from wfr_flows.inference.jko_samplers import sample_by_icnn_jko, sample_by_variational_jko

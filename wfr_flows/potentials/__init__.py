@@ -3,7 +3,7 @@
 from wfr_flows.potentials.arrival import arrival
 from wfr_flows.potentials.base import InitFn, Jet, JetFn, Potential, ValueFn, from_function
 from wfr_flows.potentials.critics import Critic, orthogonal_critic, smooth_critic, spectral_critic
-from wfr_flows.potentials.icnn import ConvexJet, ConvexPotential, icnn, pull_back, push_forward
+from wfr_flows.potentials.icnn import ConvexJet, ConvexPotential, doubled, icnn, pull_back, push_forward
 from wfr_flows.potentials.mlp import SiluNetwork, mlp
 from wfr_flows.potentials.moving_quadratic import moving_quadratic, total
 from wfr_flows.potentials.quadratic import quadratic
@@ -20,6 +20,7 @@ __all__ = [
     "SiluNetwork",
     "ValueFn",
     "arrival",
+    "doubled",
     "from_function",
     "icnn",
     "mlp",

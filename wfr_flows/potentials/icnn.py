@@ -63,6 +63,7 @@ def icnn(
     depth: int = 1,
     rank: int = 1,
     scale: float = 1.0,
+    sharpness: float = 1.0,
     strong_convexity: float = 1e-6,
 ) -> ConvexPotential:
     """A DenseICNN beside a full quadratic ([JKO] section 5, appendix B), the identity map at the start.
@@ -77,10 +78,10 @@ def icnn(
 
     Args:
       dim: dimension ``d >= 1``.
-      width: ``w``, units of a layer.
-      depth: ``L``, layers.
+      width, depth: ``w`` units in each of ``L`` layers.
       rank: squares in every quadratic; 0 leaves affine functions.
       scale: typical size of a coordinate; the units of the start bend within twice that of the origin.
+      sharpness: how abruptly they bend; more for laws with narrow modes.
       strong_convexity: ``ε > 0``.
 
     Returns:
@@ -89,19 +90,20 @@ def icnn(
       ``readout`` ``[w]``, ``root`` ``[d, d]``, ``shift`` ``[d]``.
 
     Raises:
-      ValueError: a size out of range, or ``scale`` or ``strong_convexity`` not positive and finite.
+      ValueError: sizes out of range; ``scale``, ``sharpness``, ``strong_convexity`` not positive and finite.
     """
     for name, size, least in (("dim", dim, 1), ("width", width, 1), ("depth", depth, 1), ("rank", rank, 0)):
         if size < least:
             raise ValueError(f"{name} is {size}; give at least {least}.")
-    if not 0 < scale < float("inf"):
-        raise ValueError(f"scale is {scale}; give a finite number > 0.")
+    for name, value in (("scale", scale), ("sharpness", sharpness)):
+        if not 0 < value < float("inf"):
+            raise ValueError(f"{name} is {value}; give a finite number > 0.")
     if not 0 < strong_convexity < 1:
         raise ValueError(f"strong_convexity is {strong_convexity}; give a number between 0 and 1.")
 
     def init(key: Key) -> Params:
         keys = jax.random.split(key, depth)
-        layers = (_start(k, index, width, rank, dim, scale) for index, k in enumerate(keys))
+        layers = (_start(k, index, width, rank, dim, scale, sharpness) for index, k in enumerate(keys))
         root = (1 - strong_convexity) ** 0.5 * jnp.eye(dim, dtype=jnp.result_type(float))
         rest = {"readout": jnp.zeros(width, root.dtype), "root": root, "shift": jnp.zeros(dim, root.dtype)}
         return {name: leaf for layer in (*layers, rest) for name, leaf in layer.items()}
@@ -136,7 +138,9 @@ def _jet(params: Params, x: Float[Array, " d"], strong_convexity: float) -> Conv
     return ConvexJet(value, gradient, hessian)
 
 
-def _start(key: Key, layer: int, width: int, rank: int, dim: int, scale: float) -> dict[str, Array]:
+def _start(
+    key: Key, layer: int, width: int, rank: int, dim: int, scale: float, sharpness: float
+) -> dict[str, Array]:
     dtype = jnp.result_type(float)
     keys = jax.random.split(key, 4)
     unit = 1 / scale
@@ -144,8 +148,8 @@ def _start(key: Key, layer: int, width: int, rank: int, dim: int, scale: float) 
     direction = 2 * direction / jnp.linalg.norm(direction, axis=1, keepdims=True)
     found = {
         f"factor_{layer}": 0.1 * unit * jax.random.normal(keys[1], (width, rank, dim), dtype) / dim**0.5,
-        f"linear_{layer}": unit * direction,
-        f"bias_{layer}": jax.random.uniform(keys[2], (width,), dtype, -4.0, 4.0),
+        f"linear_{layer}": sharpness * unit * direction,
+        f"bias_{layer}": sharpness * jax.random.uniform(keys[2], (width,), dtype, -4.0, 4.0),
     }
     if layer > 0:
         found[f"dense_{layer}"] = jax.random.uniform(keys[3], (width, width), dtype, 0.0, 2 / width)
@@ -190,6 +194,20 @@ def _chained(layers: list[_Layer], units: list[_Units]) -> list[Float[Array, "w 
             slopes = slopes + layer.dense @ (units[index - 1].slope[:, None] * found[-1])
         found.append(slopes)
     return found
+
+
+def doubled(potential: ConvexPotential) -> ConvexPotential:
+    """``2ψ - ½|x|²``, whose gradient takes points twice as far as ``∇ψ``.
+
+    Convex only where ``∇²ψ ≥ ½``; log-determinants are NaN elsewhere.
+    """
+
+    def jet(params: Params, x: Float[Array, " d"]) -> ConvexJet:
+        value, gradient, hessian = potential.jet(params, x)
+        identity = jnp.eye(x.shape[0], dtype=hessian.dtype)
+        return ConvexJet(2 * value - 0.5 * jnp.vdot(x, x), 2 * gradient - x, 2 * hessian - identity)
+
+    return potential._replace(value=lambda params, x: jet(params, x).value, jet=jet)
 
 
 def push_forward(

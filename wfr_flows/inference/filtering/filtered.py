@@ -1,0 +1,92 @@
+"""What every filter returns, and the one loop that runs them."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from wfr_flows.gradient_flows import ConvexMap
+from wfr_flows.inference.filtering.model import Observations, StateSpace
+from wfr_flows.measures import Particles, moments
+from wfr_flows.training import Method
+from wfr_flows.typing import Array, Bool, Float, Key, PyTree, Scalar
+
+
+class Filtered(NamedTuple):
+    """The laws ``p(x_k | y_1, ..., y_k)``; of one time, or stacked over all.
+
+    Attributes:
+      time: ``[K]``.
+      particles: of mass 1, ``[K, n, d]``.
+      log_density: ``[K, n]``, of the law at its particles; NaN where the filter does not know it.
+      log_evidence: ``[K]``, ``log p(y_k | y_1, ..., y_(k-1))``; 0 where nothing was seen, ``-inf`` where no
+        particle could have been (weights are then left as they were).
+      effective_sample_size: ``[K]``, before any resampling; ``inf`` for exact methods.
+      resampled: ``[K]``, whether the filter went on from new particles.
+      maps: of filters by a flow, ``[K, num_steps]`` maps from time ``k - 1`` to ``k``; else None.
+      predicted: of the WFR filter, particles before the observation, ``[K, n, d]``; else None.
+    """
+
+    time: Float[Array, "*K"]
+    particles: Particles
+    log_density: Float[Array, "*K n"]
+    log_evidence: Float[Array, "*K"]
+    effective_sample_size: Float[Array, "*K"]
+    resampled: Bool[Array, "*K"]
+    maps: ConvexMap | None = None
+    predicted: Particles | None = None
+
+    @property
+    def mean(self) -> Float[Array, "K d"]:
+        """Means of stacked laws."""
+        return jax.vmap(moments)(self.particles)[0]
+
+    @property
+    def covariance(self) -> Float[Array, "K d d"]:
+        """Covariances of stacked laws."""
+        return jax.vmap(moments)(self.particles)[1]
+
+    @property
+    def standard_deviation(self) -> Float[Array, "K d"]:
+        """Of every coordinate."""
+        return jnp.sqrt(jnp.diagonal(self.covariance, axis1=-2, axis2=-1))
+
+
+def assimilate(method: Method, key: Key, data: Observations) -> Filtered:
+    """Run a filter over all observations, as a scan.
+
+    Args:
+      method: ``init(key) -> state`` and ``step(key, state, observation) -> (state, Filtered)`` with one
+        time and ``[m]`` values of `Observations`.
+      data: the observations. Step by step, as data arrive, ``method.step`` does the same.
+    """
+    start_key, key = jax.random.split(key)
+
+    def body(state: PyTree, now: tuple[Key, Observations]) -> tuple[PyTree, Filtered]:
+        return method.step(now[0], state, now[1])
+
+    return jax.lax.scan(body, method.init(start_key), (jax.random.split(key, data.time.size), data))[1]
+
+
+def log_likelihoods(model: StateSpace, x: Float[Array, "n d"], now: Observations) -> Float[Array, " n"]:
+    """``log p(y|x)`` at points for one observation; 0 where nothing was seen."""
+    value = jnp.where(now.seen, now.value, 0.0)
+    found = jax.vmap(model.sensor.log_likelihood, (None, 0, None))(now.time, x, value)
+    return jnp.where(now.seen, found, 0.0)
+
+
+def reweighted(measure: Particles, log_likelihood: Float[Array, " n"]) -> tuple[Particles, Scalar]:
+    """Bayes' rule: the posterior, of mass 1, and the logarithm of the evidence.
+
+    A likelihood of zero at every particle leaves the weights, and the evidence says ``-inf``.
+    """
+    log_weight = measure.log_weight + log_likelihood
+    log_evidence = jax.nn.logsumexp(log_weight)
+    possible = log_evidence > -jnp.inf
+    updated = jnp.where(possible, log_weight - jnp.where(possible, log_evidence, 0.0), measure.log_weight)
+    return measure._replace(log_weight=updated), log_evidence
+
+
+def too_few(measure: Particles, threshold: float) -> Array:
+    """Whether the effective sample size is below a share of the particles."""
+    return measure.effective_sample_size < threshold * measure.log_weight.size

@@ -1,0 +1,278 @@
+"""State-space models: a diffusion seen through noise at some times."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from wfr_flows.measures import Distribution, gaussian
+from wfr_flows.typing import Array, ArrayLike, Bool, Float, Key, Scalar
+
+Drift = Callable[[Scalar, Float[Array, " d"]], Float[Array, " d"]]
+"""``(t, x: [d]) -> [d]``."""
+
+
+class Sensor(NamedTuple):
+    """How the state is seen.
+
+    Attributes:
+      log_likelihood: ``(t, x: [d], y: [m]) -> log p(y|x)``, with all constants.
+      draw: ``(key, t, x: [d]) -> y: [m]``.
+    """
+
+    log_likelihood: Callable[[Scalar, Float[Array, " d"], Float[Array, " m"]], Scalar]
+    draw: Callable[[Key, Scalar, Float[Array, " d"]], Float[Array, " m"]]
+
+
+class StateSpace(NamedTuple):
+    """``dX = f(t, X) dt + g(t, X) dW`` (Itô), seen at discrete times.
+
+    Attributes:
+      initial: law of ``X`` at time ``start``.
+      drift: ``f``.
+      noise: ``(t, x: [d]) -> g: [d, r]``.
+      sensor: see `Sensor`.
+      potential: ``Φ(x)`` where ``f = -∇Φ`` and ``g = √(2β⁻¹) I``, else None.
+      temperature: ``β⁻¹``, with a potential.
+      start: time of the initial law.
+    """
+
+    initial: Distribution
+    drift: Drift
+    noise: Callable[[Scalar, Float[Array, " d"]], Float[Array, "d r"]]
+    sensor: Sensor
+    potential: Callable[[Float[Array, " d"]], Scalar] | None = None
+    temperature: Scalar | None = None
+    start: float = 0.0
+
+    @property
+    def dim(self) -> int:
+        """Dimension of the state."""
+        return self.initial.dim
+
+
+class Observations(NamedTuple):
+    """What was seen, and when.
+
+    Attributes:
+      time: ``[K]``, increasing.
+      value: ``[K, m]``; a row of NaN is a time at which nothing was seen, to predict for.
+    """
+
+    time: Float[Array, " K"]
+    value: Float[Array, "K m"]
+
+    @property
+    def seen(self) -> Bool[Array, " K"]:
+        """Where there is a value."""
+        return ~jnp.all(jnp.isnan(self.value), axis=-1)
+
+
+def state_space(
+    initial: Distribution,
+    sensor: Sensor,
+    *,
+    drift: Drift | None = None,
+    noise: ArrayLike | Callable[[Scalar, Float[Array, " d"]], Float[Array, "d r"]] | None = None,
+    potential: Callable[[Float[Array, " d"]], Scalar] | None = None,
+    temperature: ArrayLike = 1.0,
+    start: float = 0.0,
+) -> StateSpace:
+    """A model from its drift and noise, or from a potential: ``dX = -∇Φ dt + √(2β⁻¹) dW``.
+
+    Args:
+      initial: law at time ``start``.
+      sensor: for instance `gaussian_sensor`.
+      drift: ``(t, x: [d]) -> [d]``.
+      noise: with a drift: ``g`` as a number (times I), ``[d]`` (its diagonal), ``[d, r]``, or a function
+        ``(t, x: [d]) -> [d, r]``.
+      potential: ``x: [d] -> Φ(x)``, instead of a drift and noise.
+      temperature: ``β⁻¹ > 0``, with a potential.
+
+    Raises:
+      ValueError: a drift and a potential, or neither; a drift without noise, or noise that does not fit.
+    """
+    if (drift is None) == (potential is None):
+        raise ValueError("give either a drift with noise, or a potential.")
+    if (noise is None) == (drift is not None):
+        raise ValueError("noise belongs to a drift; a potential has a temperature instead.")
+    if potential is not None:
+        slope, warmth = jax.grad(potential), jnp.asarray(temperature, jnp.result_type(float))
+        amplitude = jnp.sqrt(2 * warmth)
+        return StateSpace(
+            initial,
+            lambda t, x: -slope(x),
+            lambda t, x: amplitude.astype(x.dtype) * jnp.eye(x.size, dtype=x.dtype),
+            sensor,
+            potential,
+            warmth,
+            start,
+        )
+    assert drift is not None
+    assert noise is not None
+    return StateSpace(initial, drift, _noise(noise, initial.dim), sensor, start=start)
+
+
+def _noise(noise, dim: int):
+    if callable(noise):
+        return noise
+    matrix = jnp.asarray(noise, jnp.result_type(float))
+    if matrix.ndim < 2:
+        matrix = jnp.diag(jnp.broadcast_to(matrix, (dim,)))
+    if matrix.ndim != 2 or matrix.shape[0] != dim:
+        raise ValueError(f"noise has shape {matrix.shape}; give a number, [{dim}] or [{dim}, r].")
+    return lambda t, x: matrix.astype(x.dtype)
+
+
+def gaussian_sensor(
+    deviation: ArrayLike, function: Callable[[Float[Array, " d"]], Float[Array, " m"]] = lambda x: x
+) -> Sensor:
+    """``y = h(x) + noise`` with independent Gaussian noise.
+
+    Args:
+      deviation: its standard deviation, a number or ``[m]``, positive.
+      function: ``h: [d] -> [m]``; all of the state by default.
+    """
+    deviation = jnp.asarray(deviation, jnp.result_type(float))
+
+    def log_likelihood(t: Scalar, x: Float[Array, " d"], y: Float[Array, " m"]) -> Scalar:
+        del t
+        return jnp.sum(jax.scipy.stats.norm.logpdf(y, function(x), deviation.astype(x.dtype)))
+
+    def draw(key: Key, t: Scalar, x: Float[Array, " d"]) -> Float[Array, " m"]:
+        del t
+        clean = function(x)
+        return clean + deviation.astype(x.dtype) * jax.random.normal(key, clean.shape, clean.dtype)
+
+    return Sensor(log_likelihood, draw)
+
+
+def observations(time: ArrayLike, value: ArrayLike, *, start: float = 0.0) -> Observations:
+    """`Observations` from concrete arrays, refusing what no filter can use.
+
+    Args:
+      time: ``[K]``, increasing and after ``start``.
+      value: ``[K, m]``, or ``[K]`` for one number each; a row of NaN where there is none.
+
+    Raises:
+      ValueError: empty or wrongly shaped arrays, times that do not increase, infinite or partly missing rows.
+    """
+    time, value = np.asarray(time), np.asarray(value)
+    if time.dtype.kind not in "fiu" or value.dtype.kind not in "fiu":
+        raise ValueError(f"time is {time.dtype} and value {value.dtype}; give real numbers.")
+    value = value[:, None] if value.ndim == 1 else value
+    if time.ndim != 1 or value.ndim != 2 or value.shape[0] != time.size or value.shape[1] == 0:
+        raise ValueError(f"time {time.shape} and value {value.shape} do not fit; give [K] and [K, m].")
+    if time.size == 0:
+        raise ValueError("there are no observations; give at least one.")
+    if not np.isfinite(time).all() or not (np.diff(time, prepend=start) > 0).all():
+        raise ValueError(f"times must be finite, increase, and come after the start, {start:g}; sort them.")
+    missing = np.isnan(value)
+    if np.isinf(value).any() or (missing.any(axis=1) != missing.all(axis=1)).any():
+        raise ValueError("some observations are infinite or missing in part; make such rows NaN.")
+    dtype = jnp.result_type(float)
+    return Observations(jnp.asarray(time, dtype), jnp.asarray(value, dtype))
+
+
+def simulate(
+    key: Key, model: StateSpace, time: Float[Array, " K"], *, num_steps: int = 100
+) -> tuple[Float[Array, "K d"], Observations]:
+    """A path of the model at given times, and observations of it.
+
+    Args:
+      time: ``[K]``, increasing and after ``model.start``.
+      num_steps: solver steps between neighbours, see `advance`.
+    """
+    start_key, path_key, draw_key = jax.random.split(key, 3)
+    x = model.initial.sample(start_key, 1).position
+    time = jnp.asarray(time, x.dtype)
+
+    def body(now: tuple[Array, Array], at: tuple[Key, Scalar]):
+        x, before = now
+        x = advance(at[0], model, x, before, at[1], num_steps=num_steps)
+        return (x, at[1]), x[0]
+
+    first = (x, jnp.asarray(model.start, x.dtype))
+    _, state = jax.lax.scan(body, first, (jax.random.split(path_key, time.size), time))
+    value = jax.vmap(model.sensor.draw)(jax.random.split(draw_key, time.size), time, state)
+    return state, Observations(time, value)
+
+
+def advance(
+    key: Key, model: StateSpace, x: Float[Array, "n d"], start: Scalar, end: Scalar, *, num_steps: int
+) -> Float[Array, "n d"]:
+    """Independent paths of the diffusion from ``start`` to ``end``.
+
+    The drift is that of Heun's method, the noise that at the beginning of a step: weakly of order 2 where the
+    noise does not depend on the state, of order 1 otherwise (Kloeden, Platen, 1992, section 15.1).
+    """
+    step = (end - start) / num_steps
+
+    def body(x: Array, now: tuple[Key, Scalar]) -> tuple[Array, None]:
+        t = start + now[1] * step
+        drift = partial(jax.vmap(model.drift, (None, 0)), t)
+        matrix = jax.vmap(model.noise, (None, 0))(t, x)
+        kick = jax.random.normal(now[0], (x.shape[0], matrix.shape[-1]), x.dtype)
+        kick = jnp.sqrt(step) * jnp.einsum("nij,nj->ni", matrix, kick)
+        first = drift(x)
+        second = jax.vmap(model.drift, (None, 0))(t + step, x + step * first + kick)
+        return x + 0.5 * step * (first + second) + kick, None
+
+    keys = jax.random.split(key, num_steps), jnp.arange(num_steps, dtype=x.dtype)
+    return jax.lax.scan(body, x, keys)[0]
+
+
+class LinearGaussian(NamedTuple):
+    """``dX = (A X + b) dt + L dW``, ``Y = H X + N(0, R)``, ``X ~ N(m, P)`` at the start.
+
+    Attributes:
+      drift: ``A``, ``[d, d]``.
+      offset: ``b``, ``[d]``.
+      noise: ``L``, ``[d, r]``.
+      observe: ``H``, ``[m, d]``.
+      error: ``R``, ``[m, m]``, positive definite.
+      mean, covariance: ``m`` ``[d]`` and ``P`` ``[d, d]``, positive definite.
+      start: time of the initial law.
+    """
+
+    drift: Float[Array, "d d"]
+    offset: Float[Array, " d"]
+    noise: Float[Array, "d r"]
+    observe: Float[Array, "m d"]
+    error: Float[Array, "m m"]
+    mean: Float[Array, " d"]
+    covariance: Float[Array, "d d"]
+    start: float = 0.0
+
+    def state_space(self) -> StateSpace:
+        """The same model for every filter; with a potential where ``A`` is symmetric and ``L Lᵀ ∝ I``."""
+        factor = jnp.linalg.cholesky(self.error)
+        zero = jnp.zeros(self.error.shape[0], self.error.dtype)
+
+        def log_likelihood(t: Scalar, x: Array, y: Array) -> Scalar:
+            found = jax.scipy.stats.multivariate_normal.logpdf(y - self.observe @ x, zero, self.error)
+            return jnp.asarray(found)
+
+        def draw(key: Key, t: Scalar, x: Array) -> Array:
+            return self.observe @ x + factor @ jax.random.normal(key, zero.shape, zero.dtype)
+
+        initial, sensor = gaussian(self.mean, self.covariance), Sensor(log_likelihood, draw)
+        matrix, spread = np.asarray(self.drift), np.asarray(self.noise @ self.noise.T)
+        if np.allclose(matrix, matrix.T) and np.allclose(spread, spread[0, 0] * np.eye(len(spread))):
+            return state_space(
+                initial,
+                sensor,
+                potential=lambda x: -0.5 * x @ self.drift @ x - self.offset @ x,
+                temperature=0.5 * spread[0, 0],
+                start=self.start,
+            )
+        return state_space(
+            initial,
+            sensor,
+            drift=lambda t, x: self.drift @ x + self.offset,
+            noise=self.noise,
+            start=self.start,
+        )
