@@ -14,7 +14,17 @@ import numpy as np
 from wfr_flows import measures
 from wfr_flows.cli.directory import check_directory, made_by, making, refuse_to_replace
 from wfr_flows.cli.files import told_in_one_sentence, write_arrays, write_figure, write_json
-from wfr_flows.cli.options import InputError, count, non_negative, pick, seed
+from wfr_flows.cli.options import (
+    InputError,
+    add_out,
+    add_printing,
+    add_quick,
+    add_seed,
+    count,
+    non_negative,
+    pick,
+    subcommand,
+)
 from wfr_flows.cli.progress import Clock
 from wfr_flows.cli.table import complain, show
 from wfr_flows.inference import filtering
@@ -52,11 +62,12 @@ class Task(NamedTuple):
 
 def add_parser(commands) -> None:
     """Add the subcommand to an argparse collection."""
-    parser = commands.add_parser(
+    parser = subcommand(
+        commands,
         "filter",
+        run,
         help="the hidden state behind noisy observations in time",
         description=DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
     add("observations", metavar="OBSERVATIONS", help="CSV or NPZ file")
@@ -66,16 +77,15 @@ def add_parser(commands) -> None:
     add("--until", type=float, metavar="TIME", help="predict for this later time as well")
     add("--particles", type=count, metavar="N", help="how many (8192; bootstrap 100000; quick 1024)")
     add("--interval", type=float, nargs=2, metavar=("LOW", "HIGH"), help="of the grid")
-    add("--out", type=Path, default=Path("wfr-filter"), help="output directory (default wfr-filter)")
-    add("--seed", type=seed, default=0, help="whole number >= 0 (default 0)")
-    add("--quick", action="store_true", help="a smaller, rougher run")
-    add("--json", action="store_true", help="print JSON instead of a table")
+    add_out(parser, "wfr-filter")
+    add_seed(parser)
+    add_quick(parser)
+    add_printing(parser)
     tuning = parser.add_argument_group("tuning")
     add = tuning.add_argument
     add("--num-steps", type=count, help="between observations: JKO steps (5; quick 2), or of the solver (50)")
     add("--iterations", type=count, help="of a JKO step (200; quick 50)")
     add("--threshold", type=non_negative, default=0.5, help="of the effective share of particles (0.5)")
-    parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
