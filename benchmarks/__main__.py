@@ -2,8 +2,8 @@
 
 ``--smoke`` checks that each runs; without it sizes are those of a preset that takes about half an hour on two
 cores; ``--full`` runs every experiment at its full size, for hours. Records go to ``--out`` as
-``kind-name-CORES-DEVICE.jsonl``. Benchmarks that need a table are left out unless ``--tables`` names a folder
-with gene.csv and dyngen.csv.
+``kind-name-CORES-DEVICE.jsonl``. ``--tables`` names a folder with cells/gene.csv, cells/dyngen.csv and uci/,
+for the benchmarks on tables.
 
 ``--page`` runs nothing: it writes the results page, in benchmarks/README.md, from benchmarks/results.
 """
@@ -38,10 +38,31 @@ PRESET = {
 }
 """What half an hour has room for, by module."""
 
-TABLES = {
-    "snapshots_gene": ["gene.csv", "--time", "samples", "--alpha", "2.25", "--hill-growth"],
-    "snapshots_dyngen": ["dyngen.csv", "--time", "samples", "--alpha", "4"],
+NAMED = {
+    "accuracy-mixture_convergence_6": ["accuracy.mixture_convergence", "--dims", "6"],
+    "accuracy-refinement_gaussians": ["accuracy.refinement", "--examples", "gaussians"],
+    "accuracy-snapshots_clusters": ["accuracy.snapshots", "--dims", "10", "100"],
+    "accuracy-snapshots_clusters_components": ["accuracy.snapshots", "--dims", "100", "1000", "--components"],
+    "accuracy-two_dimensional_ot_flow": ["accuracy.two_dimensional", "--ot-flow"],
 }
+"""What ``--full`` runs besides, by the name of the record."""
+
+TABLES = {
+    "accuracy-snapshots_gene": (
+        "accuracy.snapshots",
+        "--table",
+        "cells/gene.csv",
+        *("--time", "samples", "--alpha", "2.25", "--hill-growth"),
+    ),
+    "accuracy-snapshots_dyngen": (
+        "accuracy.snapshots",
+        "--table",
+        "cells/dyngen.csv",
+        *("--time", "samples", "--alpha", "4"),
+    ),
+    "accuracy-logistic_regression": ("accuracy.logistic_regression", "--tables", "uci"),
+}
+"""What ``--tables`` adds; the third word is a place in that folder."""
 
 
 def modules() -> list[str]:
@@ -63,9 +84,11 @@ def commands(options: argparse.Namespace) -> dict[str, list[str]]:
     else:
         chosen = PRESET
     runs = {name.replace(".", "-", 1): [name, *given] for name, given in chosen.items()}
+    if options.full:
+        runs |= NAMED
     if options.tables is not None and not options.smoke:
-        for name, (table, *given) in TABLES.items():
-            runs[f"accuracy-{name}"] = ["accuracy.snapshots", "--table", str(options.tables / table), *given]
+        for name, (module, option, place, *given) in TABLES.items():
+            runs[name] = [module, option, str(options.tables / place), *given]
     if options.only:
         runs = {name: run for name, run in runs.items() if run[0] in options.only}
     return runs
@@ -89,7 +112,7 @@ def main() -> int:
     options.add_argument("--smoke", action="store_true", help="tiny sizes, to see that all of them run")
     options.add_argument("--full", action="store_true", help="every experiment at its full size")
     options.add_argument("--only", nargs="+", choices=modules(), metavar="KIND.NAME", help="these alone")
-    options.add_argument("--tables", type=Path, metavar="FOLDER", help="where gene.csv and dyngen.csv are")
+    options.add_argument("--tables", type=Path, metavar="FOLDER", help="where the tables are")
     options.add_argument("--out", type=Path, metavar="FOLDER", help="keep the records there")
     options.add_argument("--page", action="store_true", help="write the results page, and run nothing")
     options = options.parse_args()

@@ -17,8 +17,15 @@ HEADER = (
     "| experiment | number | published | asked | ours | truth or floor | met | seconds | record |\n"
     "|---|---|---|---|---|---|---|---|---|"
 )
+
+
+def _alone(values: Sequence[float]) -> float:
+    (value,) = values
+    return value
+
+
 REDUCTIONS: dict[str, Callable[[Sequence[float]], float]] = {
-    "only": lambda values: values[0],
+    "only": _alone,
     "mean": statistics.fmean,
     "median": statistics.median,
     "largest": max,
@@ -36,11 +43,20 @@ class Record(NamedTuple):
 
 
 def records(folder: Path) -> dict[str, Record]:
-    """By ``kind-name``, of the files ``kind-name-CORES-DEVICE.jsonl``."""
+    """By ``kind-name``, of the files ``kind-name-CORES-DEVICE.jsonl``.
+
+    Raises:
+      ValueError: a record of a smoke run, or two of one name.
+    """
     found = {}
     for path in sorted(folder.glob("*.jsonl")):
         first, *lines = [json.loads(line) for line in path.read_text().splitlines()]
-        found[path.stem.rsplit("-", 2)[0]] = Record(path, first["machine"], lines)
+        name = path.stem.rsplit("-", 2)[0]
+        if first["smoke"]:
+            raise ValueError(f"{path.name} is of a smoke run, whose numbers mean nothing.")
+        if name in found:
+            raise ValueError(f"{path.name} and {found[name].path.name} are of one name; keep one.")
+        found[name] = Record(path, first["machine"], lines)
     return found
 
 

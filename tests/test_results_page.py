@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import tomllib
 
 import pytest
 
@@ -13,9 +14,9 @@ def row(**entries):
     return {"source": "a", "experiment": "e", "number": "n", "record": "speed-thing", "value": "x"} | entries
 
 
-def shown(tmp_path, lines, **entries):
+def shown(tmp_path, lines, *, smoke=False, **entries):
     machine = {"backend": "cpu", "device": "cpu", "float64": False}
-    content = [{"machine": machine}, *lines]
+    content = [{"machine": machine, "smoke": smoke}, *lines]
     path = tmp_path / "speed-thing-2core-cpu.jsonl"
     path.write_text("\n".join(json.dumps(line) for line in content) + "\n")
     experiments = {"source": [{"key": "a", "title": "A"}], "row": [row(**entries)]}
@@ -47,6 +48,18 @@ def test_a_row_without_a_line_is_an_error(tmp_path):
         shown(tmp_path, [{"dim": 2, "x": 1.0}], where={"dim": 3})
 
 
+def test_what_means_nothing_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="smoke run"):
+        shown(tmp_path, [{"x": 1.0}], smoke=True)
+    with pytest.raises(ValueError, match="too many values"):
+        shown(tmp_path, [{"x": 1.0}, {"x": 2.0}])
+    (tmp_path / "speed-thing-1core-cpu.jsonl").write_text(
+        (tmp_path / "speed-thing-2core-cpu.jsonl").read_text()
+    )
+    with pytest.raises(ValueError, match="of one name"):
+        shown(tmp_path, [{"x": 1.0}])
+
+
 def test_the_runner_and_the_page_name_every_benchmark():
     names = runner.modules()
     assert set(runner.PRESET) <= set(names)
@@ -55,3 +68,9 @@ def test_the_runner_and_the_page_name_every_benchmark():
     assert not missing
     given = argparse.Namespace(smoke=True, full=False, tables=None, only=["speed.static"])
     assert runner.commands(given) == {"speed-static": ["speed.static", "--smoke"]}
+
+
+def test_everything_on_the_page_can_be_run_again():
+    given = argparse.Namespace(smoke=False, full=True, tables=page.HERE, only=None)
+    experiments = tomllib.loads((page.HERE / "experiments.toml").read_text())
+    assert {row["record"] for row in experiments["row"]} <= set(runner.commands(given))

@@ -128,6 +128,13 @@ def test_what_cannot_be_used_is_refused(arguments, message, tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
+def test_snapshots_that_coincide_leave_no_length_scale(tmp_path, capsys):
+    source = write(tmp_path / "cells.csv", [(0, 1, 2), (0, 1, 2), (1, 1, 2), (1, 1, 2)])
+    arguments = ["snapshots", str(source), "--time", "day", "--components", "auto"]
+    assert main([*arguments, "--out", str(tmp_path / "out")]) == 2
+    assert "give --alpha" in refusal(capsys)
+
+
 def test_one_time_is_not_enough(tmp_path, capsys):
     source = write(tmp_path / "cells.csv", table()[:20])
     assert main(["snapshots", str(source), "--time", "day", "--out", str(tmp_path / "out")]) == 2

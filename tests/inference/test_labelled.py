@@ -72,6 +72,10 @@ def test_features_are_standardised_like_others():
     other = Labelled(jnp.array([[5.0, 6.0]]), jnp.array([0]))
     np.testing.assert_allclose(inference.standardised(one, one).features, [[-1, 0], [1, 0]])
     np.testing.assert_allclose(inference.standardised(other, one).features, [[3, 1]])
+    with jax.enable_x64(False):
+        constant = inference.Labelled(jnp.full((1001, 1), 0.1), one.label)
+        near = inference.standardised(constant._replace(features=jnp.full((1, 1), 0.11)), constant)
+        np.testing.assert_allclose(near.features, 0.01, atol=1e-5)
 
 
 def test_tables_are_read_with_the_label_last_or_by_name(tmp_path):

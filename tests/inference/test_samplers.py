@@ -153,6 +153,15 @@ def test_weights_are_exact_where_both_densities_are_known():
     np.testing.assert_allclose(found.standard_error, np.sqrt((np.exp(0.25) - 1) / 4000), rtol=0.1)
 
 
+def test_a_law_with_no_mass_at_the_samples_is_told():
+    law = measures.standard_normal(1)
+    nothing = inference.weigh(law.sample(jax.random.key(0), 5), jnp.full(5, -jnp.inf))
+    assert nothing.log_evidence == -jnp.inf
+    assert not jnp.isnan(nothing.particles.log_weight).any()
+    with pytest.raises(ValueError, match="nearer to where it has mass"):
+        inference.sample_by_importance(jax.random.key(0), lambda x: -jnp.inf * jnp.ones_like(x[0]), law, 5)
+
+
 def test_adaptation_finds_a_law_that_is_far_off():
     law = measures.gaussian(jnp.array([8.0, 0.0]), jnp.array([[2.0, 0.9], [0.9, 1.0]]))
     start = measures.standard_normal(2)

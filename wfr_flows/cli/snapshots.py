@@ -53,7 +53,7 @@ first snapshot.
 Writes summary.json, cells.npz (velocity, growth and mass at every point of the table), trajectories.npz (the
 first snapshot carried through time), snapshots.png and the parameters in checkpoint/; for an AnnData table
 also cells.h5ad, the table with what cells.npz holds. With --components, positions and velocities in these
-files are along them, and center and basis, [d, k], stand beside them.
+files are along them, and center and basis, [d, k], stand beside them; velocities in cells.h5ad are not.
 """
 
 RESULTS = ("summary.json", "cells.npz", "trajectories.npz", "snapshots.png", "checkpoint", "cells.h5ad")
@@ -62,12 +62,18 @@ _ONE_SIDED = 1e-4
 
 
 class Task(NamedTuple):
-    """The snapshots along their components in units of their spread, and what brings them back."""
+    """The snapshots, along components if any, in units of their spread, and what brings them back."""
 
     snapshots: Snapshots
     geometry: Geometry
-    components: Components
+    center: np.ndarray
+    components: Components | None
     spread: float
+
+    @property
+    def dim(self) -> int:
+        """Of what is learned."""
+        return self.snapshots.measure[0].position.shape[1]
 
 
 class Learned(NamedTuple):
@@ -175,7 +181,12 @@ def _task(options: argparse.Namespace, snapshots: Snapshots) -> Task:
     """Centred, and divided by one standard deviation of all coordinates, which keeps the geometry."""
     everything = np.concatenate([np.asarray(m.position) for m in snapshots.measure])
     components = _components(options, everything)
-    scores = np.asarray(components.scores(jnp.asarray(everything)))
+    if components is None:
+        center = everything.mean(axis=0)
+        scores = everything - center
+    else:
+        center = np.asarray(components.center)
+        scores = np.asarray(components.scores(jnp.asarray(everything)))
     spread = float(np.sqrt(np.mean(scores**2))) or 1.0
     ends = np.cumsum([row.size for row in snapshots.row])
     measures = [
@@ -184,13 +195,13 @@ def _task(options: argparse.Namespace, snapshots: Snapshots) -> Task:
     ]
     snapshots = snapshots._replace(measure=measures)
     alpha = _automatic_alpha(measures) if options.alpha == "auto" else options.alpha / spread**2
-    return Task(snapshots, Geometry(alpha, spherical=False), components, spread)
+    return Task(snapshots, Geometry(alpha, spherical=False), center, components, spread)
 
 
-def _components(options: argparse.Namespace, position: np.ndarray) -> Components:
-    dim = position.shape[1]
+def _components(options: argparse.Namespace, position: np.ndarray) -> Components | None:
     if options.components is None:
-        return Components(jnp.asarray(position.mean(axis=0)), jnp.eye(dim, dtype=position.dtype))
+        return None
+    dim = position.shape[1]
     if options.components != "auto" and options.components > dim:
         raise InputError(
             f"--components {options.components} exceeds the {dim} coordinates of {options.table}."
@@ -204,7 +215,10 @@ def _automatic_alpha(measures: list[Particles]) -> float:
     largest = max(measure.log_weight.size for measure in measures)
     same = [padded(measure, largest) for measure in measures]
     solve = jax.jit(_at_mass_1(partial(static.wfr, alpha=jnp.inf, tolerance=1e-2)))
-    return float(np.mean([2 * solve(a, b) for a, b in zip(same, same[1:], strict=False)]))
+    alpha = float(np.mean([2 * solve(a, b) for a, b in zip(same, same[1:], strict=False)]))
+    if not alpha > 0:
+        raise InputError("neighbouring snapshots coincide, which leaves no length scale; give --alpha.")
+    return alpha
 
 
 def _at_mass_1(distance: Callable[[Particles, Particles], StaticResult]) -> Callable[..., Scalar]:
@@ -214,7 +228,7 @@ def _at_mass_1(distance: Callable[[Particles, Particles], StaticResult]) -> Call
 def _learn(
     key: Key, options: argparse.Namespace, task: Task, seen: Snapshots, chain: Chain, console: Console
 ) -> Learned:
-    dim = task.components.basis.shape[1]
+    dim = task.dim
     one = (
         potential_field(potentials.mlp(dim, width=options.width), task.geometry)
         if options.field == "potential"
@@ -262,8 +276,8 @@ def _summary(
         "alpha": float(jnp.asarray(task.geometry.alpha)) * unit,
         "field": options.field,
         "joint": options.joint,
-        "dimension": task.components.basis.shape[0],
-        "components": task.components.basis.shape[1],
+        "dimension": task.center.size,
+        "components": task.dim,
         "time": snapshots.time,
         "points": [measure.log_weight.size for measure in snapshots.measure],
         "mass": [float(measure.mass) for measure in snapshots.measure],
@@ -301,7 +315,7 @@ def _at_the_points(task: Task, learned: Learned) -> dict[str, np.ndarray]:
     rates_at, span = jax.jit(batched(learned.field)), last - snapshots.time[0]
     total = sum(len(row) for row in snapshots.row)
     velocity, growth, mass = (
-        np.empty((total, task.components.basis.shape[1])),
+        np.empty((total, task.dim)),
         np.empty(total),
         np.ones(total),
     )
@@ -324,9 +338,9 @@ def _at_the_points(task: Task, learned: Learned) -> dict[str, np.ndarray]:
 def _write(options, task: Task, learned: Learned, trajectory: Trajectory, summary: dict[str, Any]) -> None:
     from wfr_flows import plotting  # noqa: PLC0415  matplotlib is slow to import
 
-    center, basis = (np.asarray(leaf) for leaf in task.components)
-    along = {} if options.components is None else {"center": center, "basis": basis}
-    origin = 0 if along else center
+    components = task.components
+    along = {} if components is None else {name: np.asarray(x) for name, x in components._asdict().items()}
+    origin = 0 if along else task.center
 
     def back(position: Array) -> np.ndarray:
         return np.asarray(position) * task.spread + origin
@@ -353,7 +367,8 @@ def _write(options, task: Task, learned: Learned, trajectory: Trajectory, summar
         write_figure(options.out / "snapshots.png", figure)
         if options.table.endswith(".h5ad"):
             obs = {"wfr_growth": at_points["growth"], "wfr_mass": at_points["mass"]}
-            cells = {"wfr_velocity": at_points["velocity"] @ basis.T}
+            velocity = at_points["velocity"]
+            cells = {"wfr_velocity": velocity @ along["basis"].T if along else velocity}
             write_annotated(options.table, options.out / "cells.h5ad", obs, cells)
         write_json(options.out / "summary.json", summary)
 

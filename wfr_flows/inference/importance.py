@@ -36,13 +36,30 @@ def weigh(particles: Particles, log_ratio: Float[Array, " n"]) -> Weighted:
 
     Args:
       particles: of ``q``, weighted, of mass 1.
-      log_ratio: ``log p - log q`` at them; ``p`` with all constants.
+      log_ratio: ``log p - log q`` at them; ``p`` with all constants. Where it is ``-inf`` at every particle
+        the weights stay, and the evidence says ``-inf``, with an error of ``inf``.
     """
     log_weight = particles.log_weight + log_ratio
     log_evidence = jax.nn.logsumexp(log_weight)
-    relative = jnp.exp(log_ratio - log_evidence) - 1
-    error = jnp.sqrt(jnp.sum((particles.weight * relative) ** 2))
-    return Weighted(Particles(particles.position, log_weight - log_evidence), log_evidence, error)
+    nowhere = log_evidence == -jnp.inf
+    level = jnp.where(nowhere, 0.0, log_evidence)
+    error = jnp.sqrt(jnp.sum((particles.weight * (jnp.exp(log_ratio - level) - 1)) ** 2))
+    log_weight = jnp.where(nowhere, particles.log_weight, log_weight - level)
+    error = jnp.where(nowhere, jnp.inf, error)
+    return Weighted(Particles(particles.position, log_weight), log_evidence, error)
+
+
+def usable(found: Weighted) -> Weighted:
+    """The same, of concrete samples, unless no weight is left.
+
+    Raises:
+      ValueError: the evidence is ``-inf`` or NaN.
+    """
+    if not jnp.isfinite(found.log_evidence):
+        raise ValueError(
+            "log_density is -inf at every sample, or NaN at one; give a start nearer to where it has mass."
+        )
+    return found
 
 
 class Laplace(NamedTuple):

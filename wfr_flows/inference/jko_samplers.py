@@ -8,7 +8,7 @@ from wfr_flows.gradient_flows import ConvexMap, FreeEnergy, LogRatio, Whitening,
 from wfr_flows.gradient_flows.functionals import LogDensity
 from wfr_flows.gradient_flows.variational_jko import Optimiser
 from wfr_flows.inference.frame import back, check_target, frame_of, seen_from, start_sample
-from wfr_flows.inference.importance import Weighted, at_all, weigh
+from wfr_flows.inference.importance import Weighted, at_all, usable, weigh
 from wfr_flows.measures import Distribution
 from wfr_flows.potentials import ConvexPotential
 from wfr_flows.training import Method, cosine_adam, cosine_muon, run
@@ -139,4 +139,4 @@ def _through(
         found = weigh(moved.particles, ratio)
         return found._replace(particles=back(frame, found.particles))
 
-    return draw(key, maps)
+    return usable(draw(key, maps))

@@ -88,8 +88,9 @@ def standardised(table: Labelled, like: Labelled) -> Labelled:
 
     Features that are constant there are only shifted.
     """
-    deviation = jnp.std(like.features, axis=0)
-    deviation = jnp.where(deviation > 0, deviation, 1.0)
+    # The deviation of a constant is rounding, not 0.
+    varies = jnp.ptp(like.features, axis=0) > 0
+    deviation = jnp.where(varies, jnp.std(like.features, axis=0), 1.0)
     return table._replace(features=(table.features - jnp.mean(like.features, axis=0)) / deviation)
 
 

@@ -20,7 +20,7 @@ from wfr_flows.geodesics import Generator, Learned
 from wfr_flows.gradient_flows import SteinState
 from wfr_flows.gradient_flows.functionals import LogDensity
 from wfr_flows.inference.frame import back, check_target, frame_of, seen_from
-from wfr_flows.inference.importance import Weighted, adapted, at_all, log_ratio, weigh
+from wfr_flows.inference.importance import Weighted, adapted, at_all, log_ratio, usable, weigh
 from wfr_flows.inference.posterior import posterior
 from wfr_flows.measures import Distribution, Particles
 from wfr_flows.training import Method, run
@@ -54,7 +54,7 @@ def sample_by_importance(
         particles = law.spread(draw_key, num_samples)
         return weigh(particles, log_ratio(log_density, law, particles))
 
-    return draw(adapt_key, draw_key)
+    return usable(draw(adapt_key, draw_key))
 
 
 def sample_by_uot_gen(
@@ -107,7 +107,7 @@ def sample_by_uot_gen(
         )
     learned = posterior(learn_key, generator, particles, ratio).learned
     assert learned is not None
-    return weighed(sample_key, learned)
+    return usable(weighed(sample_key, learned))
 
 
 def sample_by_svgd(
