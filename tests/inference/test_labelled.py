@@ -3,6 +3,7 @@
 import sys
 from urllib.error import URLError
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
