@@ -34,7 +34,11 @@ def kalman_filter(model: LinearGaussian, num_particles: int = 1024) -> Method:
 
     Returns:
       A `training.Method` for `assimilate`, deterministic up to the particles.
+
+    Raises:
+      ValueError: a model whose arrays do not fit, or no more particles than dimensions.
     """
+    model.check()
     check_counts(num_particles=num_particles)
     dim = model.mean.shape[0]
     if num_particles <= dim:
