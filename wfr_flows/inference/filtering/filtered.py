@@ -24,7 +24,7 @@ class Filtered(NamedTuple):
       effective_sample_size: ``[K]``, before any resampling; ``inf`` for exact methods.
       resampled: ``[K]``, whether the filter went on from new particles.
       maps: of filters by a flow, ``[K, num_steps]`` maps from time ``k - 1`` to ``k``; else None.
-      predicted: of the WFR filter, particles before the observation, ``[K, n, d]``; else None.
+      predicted: of the WFR filter and the grid, particles before the observation, ``[K, n, d]``; else None.
     """
 
     time: Float[Array, "*K"]

@@ -83,7 +83,7 @@ def grid_filter(
         log_density = particles.log_weight - jnp.log(x[1, 0] - x[0, 0])
         exact, never = jnp.full_like(log_evidence, jnp.inf), jnp.zeros((), bool)
         return GridState(now.time, particles), Filtered(
-            now.time, particles, log_density, log_evidence, exact, never
+            now.time, particles, log_density, log_evidence, exact, never, predicted=predicted
         )
 
     return Method(init, step)
