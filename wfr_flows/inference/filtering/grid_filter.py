@@ -53,10 +53,7 @@ def grid_filter(
     if num_nodes < 3:
         raise ValueError(f"num_nodes is {num_nodes}; give at least 3.")
     check_counts(num_steps=num_steps)
-    initial = model.initial.log_density
-    if initial is None:
-        raise ValueError("the initial law has no density; give one that has, as measures.gaussian.")
-    _check_mass(initial, low, high)
+    initial = _initial_density(model, low, high)
 
     def init(key: Key) -> GridState:
         del key
@@ -89,19 +86,23 @@ def grid_filter(
     return Method(init, step)
 
 
-def _check_mass(log_density: Callable[[Float[Array, " d"]], Scalar], low: float, high: float) -> None:
-    """By a quadrature much finer than the nodes, where the density is known already."""
+def _initial_density(model: StateSpace, low: float, high: float) -> Callable[[Float[Array, " d"]], Scalar]:
+    """Its logarithm; where it is known already, a quadrature much finer than the nodes tells its mass."""
+    log_density = model.initial.log_density
+    if log_density is None:
+        raise ValueError("the initial law has no density; give one that has, as measures.gaussian.")
     with jax.ensure_compile_time_eval():
         step = (high - low) / _FINE
         density = jnp.exp(jax.vmap(log_density)(low + step * (jnp.arange(_FINE)[:, None] + 0.5)))
     if not concrete(density):
-        return
+        return log_density
     mass = step * float(np.sum(np.asarray(density, np.float64)))
     if not abs(mass - 1) < 1e-3:
         raise ValueError(
             f"the initial law has mass {mass:.4g} between {low:g} and {high:g}; give an interval that holds"
             " all of it, and a log-density with its constant."
         )
+    return log_density
 
 
 def _generator(
