@@ -99,3 +99,117 @@ def test_methods_that_do_not_fit_are_refused(files, capsys):
     (files / "general.py").write_text(impossible)
     assert command(files, "--method", "bootstrap", "--particles", "9", model="general.py") == 2
     assert "at time 0.5" in refusal(capsys)
+
+
+HEAD = """
+from __future__ import annotations
+import jax.numpy as jnp
+from wfr_flows import measures
+from wfr_flows.inference.filtering import LinearGaussian, Sensor, StateSpace, gaussian_sensor, state_space
+law, sensor = measures.standard_normal(1), gaussian_sensor(1.0)
+def drift(t, x):
+    return -x
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            "model = state_space(law, sensor, drift=lambda t, x: undefined * x, noise=1.0)",
+            "NameError",
+        ),
+        (
+            "model = state_space(law, sensor, drift=lambda t, x: x[0], noise=1.0)",
+            "drift is an array of shape ()",
+        ),
+        (
+            "model = state_space(law, sensor, drift=drift, noise=lambda t, x: 1.0)",
+            "noise is an array of shape ()",
+        ),
+        ("model = state_space(law, sensor, drift=drift, noise=lambda t, x: [1.0])", "noise is list"),
+        (
+            "sensor = Sensor(lambda t, x, y: x.nothing, sensor.draw)\n"
+            "model = state_space(law, sensor, drift=drift, noise=1.0)",
+            "AttributeError",
+        ),
+        ("model = state_space(law, sensor, potential=lambda x: x)", "cannot be used"),
+        ("model = LinearGaussian([[-1]], [0], [[1]], [[1]], [[1]], [0], [[1]])", "drift is a list"),
+        ("model = StateSpace(*[None] * 7)", "cannot be used"),
+        ("model = state_space(law, gaussian_sensor(-1.0), drift=drift, noise=1.0)", "deviation"),
+        ("import sys\nsys.exit('away')", "SystemExit: away"),
+        ("model = state_space(law, sensor, drift=lambda t, x: exit(3), noise=1.0)", "SystemExit"),
+        (
+            "model = state_space(law, Sensor(lambda t, x, y: jnp.log(x[0] - 50) * y[0], sensor.draw),"
+            " drift=drift, noise=1.0)",
+            "log-likelihood of the model",
+        ),
+    ],
+)
+def test_bad_models_are_told_in_one_sentence(files, capsys, text, said):
+    (files / "bad.py").write_text(HEAD + text + "\n")
+    assert (
+        command(files, "--method", "bootstrap", "--particles", "9", "--num-steps", "1", model="bad.py") == 2
+    )
+    assert said in refusal(capsys)
+    assert not (files / "out").exists()
+
+
+def test_model_files_are_loaded_as_python_loads_them(files, capsys):
+    """With neighbours, dataclasses, and prints that do not disturb the JSON."""
+    (files / "beside_the_model.py").write_text("rate = 1.0\n")
+    (files / "whole.py").write_text(
+        HEAD
+        + "import dataclasses\nfrom beside_the_model import rate\nprint('loading')\n"
+        + "@dataclasses.dataclass\nclass Rates:\n    rate: float = rate\n"
+        + "def drift(t, x):\n    print('tracing')\n    return -Rates().rate * x\n"
+        + "model = state_space(law, sensor, drift=drift, noise=1.0)\n"
+    )
+    given = ["--method", "bootstrap", "--particles", "50", "--num-steps", "1"]
+    assert command(files, *given, model="whole.py") == 0
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["particles"] == 50
+    assert "loading" in printed.err
+    assert "tracing" in printed.err
+
+
+def test_an_outlier_that_leaves_few_particles_is_told(files, capsys):
+    (files / "seen.csv").write_text("time,y\n0.5,0.4\n1.0,9\n")
+    assert command(files, "--method", "bootstrap", "--particles", "50", "--num-steps", "1") == 0
+    printed = capsys.readouterr()
+    assert min(json.loads(printed.out)["effective_sample_size"]) < 10
+    assert "law at time 1 rests on" in printed.err
+
+
+def test_grids_that_are_too_narrow_are_told(files, capsys):
+    given = ["--method", "grid", "--num-steps", "20", "--interval"]
+    assert command(files, *given, "-1", "5") == 2
+    assert "initial law has mass" in refusal(capsys)
+    (files / "free.py").write_text(LINEAR.replace("-one,", "2 * one,", 1))
+    assert command(files, *given, "-5", "5", model="free.py") == 0
+    assert "wider --interval" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--method", "kalman", "--interval", "-1", "1"], "--interval"),
+        (["--method", "kalman", "--iterations", "3"], "--iterations"),
+        (["--method", "grid", "--interval", "-5", "5", "--particles", "3"], "--particles"),
+        (["--method", "metropolis", "--threshold", "0.5"], "--threshold"),
+        (["--method", "kalman", "--num-steps", "3"], "--num-steps"),
+        (["--method", "kalman", "--until", "2"], "--until 2 is not later"),
+        (["--method", "kalman", "--until", "nan"], "--until nan is not later"),
+    ],
+)
+def test_options_of_no_use_are_refused(files, capsys, more, said):
+    assert command(files, *more) == 2
+    assert said in refusal(capsys)
+
+
+def test_flows_refuse_noise_that_depends_on_the_state(files, capsys):
+    (files / "scaled.py").write_text(
+        HEAD + "model = state_space(law, sensor, drift=drift, noise=lambda t, x: (1 + x**2)[:, None])\n"
+    )
+    assert command(files, model="scaled.py") == 2
+    assert "--method bootstrap" in refusal(capsys)

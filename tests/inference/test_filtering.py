@@ -134,7 +134,8 @@ def test_grid_keeps_the_stationary_law():
         return jnp.sum(jnp.sin(2 * jnp.pi * x) / jnp.pi + x**2 / 4)
 
     x = jnp.linspace(-6, 6, 241)
-    law = measures.gaussian(jnp.zeros(1), jnp.eye(1))._replace(log_density=lambda x: -potential(x))
+    constant = jax.nn.logsumexp(-jax.vmap(potential)(x[:, None])) + jnp.log(x[1] - x[0])
+    law = measures.standard_normal(1)._replace(log_density=lambda x: -potential(x) - constant)
     model = state_space(law, filtering.gaussian_sensor(1.0), potential=potential)
     data = observations([3.0], [np.nan])
     found = assimilate(grid_filter(model, -6.0, 6.0, num_nodes=241, num_steps=20), jax.random.key(0), data)

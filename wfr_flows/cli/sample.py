@@ -1,10 +1,7 @@
 """``wfr-flows sample``: samples of a density of the user's, with their own density, by a gradient flow."""
 
 import argparse
-import importlib
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -28,6 +25,7 @@ from wfr_flows.cli.options import (
 )
 from wfr_flows.cli.progress import Bars, Clock
 from wfr_flows.cli.table import complain, screen, show
+from wfr_flows.cli.user_code import guarded, load_module
 from wfr_flows.gradient_flows import Sample
 from wfr_flows.training import NonFiniteError, cosine_muon
 from wfr_flows.typing import Array, Float, Scalar
@@ -36,10 +34,10 @@ DESCRIPTION = """\
 Draw samples of a density that is known up to a constant, as a Python function, and tell the density of what
 was drawn.
 
-MODULE:FUNCTION names a JAX function of one point [d] that returns its log-density, a scalar; the module is
-looked for in the current directory too. A Gaussian around 0 is carried towards it by JKO steps: gradients of
-input-convex networks, along which the density is known. Importance weights from both densities tell how good
-the samples are, correct them, and give the constant.
+MODULE:FUNCTION names a JAX function of one point [d] that returns its log-density, a scalar; MODULE is a
+Python file, or the name of a module, which is looked for in the current directory too. A Gaussian around 0
+is carried towards it by JKO steps: gradients of input-convex networks, along which the density is known.
+Importance weights from both densities tell how good the samples are, correct them, and give the constant.
 
 Writes samples.npz (position, log_density of the samples as drawn, log_weight that corrects them) and
 summary.json into the output directory.
@@ -129,21 +127,14 @@ def run(options: argparse.Namespace) -> int:
 
 def _load(name: str, dim: int) -> Callable[[Float[Array, " d"]], Scalar]:
     """The user's function, once it is seen to give finite scalars."""
-    module, _, function = name.partition(":")
+    module, _, function = name.rpartition(":")
     if not module or not function:
         raise InputError(f"--log-density {name} is no MODULE:FUNCTION; give for instance target:log_density.")
-    if str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
-    try:
-        found = getattr(importlib.import_module(module), function)
+    remedy = f"give a JAX function of a point of shape ({dim},) that returns a scalar"
+    with guarded(f"--log-density {name}", remedy):
+        found = getattr(load_module(module), function)
         value = found(jnp.zeros(dim))
         finite = np.shape(value) == () and bool(jnp.isfinite(jax.grad(found)(jnp.zeros(dim))).all())
-    except Exception as error:  # whatever the user's module does
-        reason = " ".join(str(error).split())
-        raise InputError(
-            f"--log-density {name} cannot be used ({type(error).__name__}: {reason}); give a JAX"
-            f" function of a point of shape ({dim},) that returns a scalar."
-        ) from error
     if not finite or not np.isfinite(value):
         raise InputError(
             f"--log-density {name} is no finite scalar with a finite gradient at the origin; give a JAX"

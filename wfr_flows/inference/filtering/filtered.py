@@ -20,11 +20,11 @@ class Filtered(NamedTuple):
       particles: of mass 1, ``[K, n, d]``.
       log_density: ``[K, n]``, of the law at its particles; NaN where the filter does not know it.
       log_evidence: ``[K]``, ``log p(y_k | y_1, ..., y_(k-1))``; 0 where nothing was seen, ``-inf`` where no
-        particle could have been (weights are then left as they were).
+        particle could have been (weights are then left as they were), NaN where a likelihood was NaN.
       effective_sample_size: ``[K]``, before any resampling; ``inf`` for exact methods.
       resampled: ``[K]``, whether the filter went on from new particles.
       maps: of filters by a flow, ``[K, num_steps]`` maps from time ``k - 1`` to ``k``; else None.
-      predicted: of the WFR filter, particles before the observation, ``[K, n, d]``; else None.
+      predicted: of the WFR filter and the grid, particles before the observation, ``[K, n, d]``; else None.
     """
 
     time: Float[Array, "*K"]
@@ -78,11 +78,12 @@ def log_likelihoods(model: StateSpace, x: Float[Array, "n d"], now: Observations
 def reweighted(measure: Particles, log_likelihood: Float[Array, " n"]) -> tuple[Particles, Scalar]:
     """Bayes' rule: the posterior, of mass 1, and the logarithm of the evidence.
 
-    A likelihood of zero at every particle leaves the weights, and the evidence says ``-inf``.
+    A likelihood of zero at every particle leaves the weights, and the evidence says ``-inf``. One that is NaN
+    at any particle makes all weights and the evidence NaN.
     """
     log_weight = measure.log_weight + log_likelihood
     log_evidence = jax.nn.logsumexp(log_weight)
-    possible = log_evidence > -jnp.inf
+    possible = log_evidence != -jnp.inf
     updated = jnp.where(possible, log_weight - jnp.where(possible, log_evidence, 0.0), measure.log_weight)
     return measure._replace(log_weight=updated), log_evidence
 

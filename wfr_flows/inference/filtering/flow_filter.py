@@ -177,7 +177,7 @@ def flow_log_density(
     def back(carry: tuple[Array, Array, Array], at: tuple[Observations, Scalar, Filtered]):
         (x, total, _), (now, begin, one) = carry, at
         log_likelihood = log_likelihoods(model, x, now)
-        total = total + jnp.where(one.log_evidence > -jnp.inf, log_likelihood - one.log_evidence, 0.0)
+        total = total + jnp.where(one.log_evidence != -jnp.inf, log_likelihood - one.log_evidence, 0.0)
 
         def smoothed() -> tuple[Array, Array, Array]:
             assert one.predicted is not None
@@ -217,7 +217,7 @@ def _updated(model: StateSpace, sample: Sample, now: Observations) -> tuple[Samp
     """Bayes' rule, for weights and for the density."""
     log_likelihood = log_likelihoods(model, sample.particles.position, now)
     particles, log_evidence = reweighted(sample.particles, log_likelihood)
-    gain = jnp.where(log_evidence > -jnp.inf, log_likelihood - log_evidence, 0.0)
+    gain = jnp.where(log_evidence != -jnp.inf, log_likelihood - log_evidence, 0.0)
     return Sample(particles, sample.log_density + gain), log_evidence
 
 

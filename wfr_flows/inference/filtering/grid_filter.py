@@ -1,16 +1,20 @@
 """The exact reference on the line: the Fokker-Planck equation on a grid (Chang, Cooper, 1970)."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from wfr_flows.inference.filtering.filtered import Filtered, log_likelihoods, reweighted
-from wfr_flows.inference.filtering.model import Observations, StateSpace
+from wfr_flows.inference.filtering.model import Observations, StateSpace, concrete
 from wfr_flows.inference.filtering.particle_filter import check_counts
 from wfr_flows.measures import Particles
 from wfr_flows.training import Method
 from wfr_flows.typing import Array, Float, Key, Scalar
+
+_FINE = 100_000
 
 
 class GridState(NamedTuple):
@@ -32,28 +36,30 @@ def grid_filter(
     Args:
       model: of dimension 1.
       low, high: the outermost nodes; all of the mass should be well within.
-      num_nodes: equidistant.
+      num_nodes: equidistant, at least 3.
       num_steps: time steps between observations.
 
     Returns:
       A `training.Method` for `assimilate`, deterministic; its particles are the nodes.
 
     Raises:
-      ValueError: a model of another dimension, or an empty interval.
+      ValueError: a model of another dimension, an empty interval, fewer than 3 nodes, an initial law without
+        density, or one of whose mass more than a thousandth is seen to lie outside the interval.
     """
     if model.dim != 1:
         raise ValueError(f"the model has dimension {model.dim}; a grid needs 1.")
     if not low < high:
         raise ValueError(f"low is {low} and high {high}; give low < high.")
-    check_counts(num_nodes=num_nodes, num_steps=num_steps)
+    if num_nodes < 3:
+        raise ValueError(f"num_nodes is {num_nodes}; give at least 3.")
+    check_counts(num_steps=num_steps)
+    initial = _initial_density(model, low, high)
 
     def init(key: Key) -> GridState:
         del key
         x = jnp.linspace(low, high, num_nodes)[:, None]
-        if model.initial.log_density is None:
-            raise ValueError("the initial law has no density; give one that has, as measures.gaussian.")
-        log_weight = jax.vmap(model.initial.log_density)(x)
-        return GridState(jnp.asarray(model.start, x.dtype), Particles(x, log_weight).normalise())
+        particles = Particles(x, jax.vmap(initial)(x)).normalise()
+        return GridState(jnp.asarray(model.start, x.dtype), particles)
 
     def step(key: Key, state: GridState, now: Observations) -> tuple[GridState, Filtered]:
         del key
@@ -74,10 +80,29 @@ def grid_filter(
         log_density = particles.log_weight - jnp.log(x[1, 0] - x[0, 0])
         exact, never = jnp.full_like(log_evidence, jnp.inf), jnp.zeros((), bool)
         return GridState(now.time, particles), Filtered(
-            now.time, particles, log_density, log_evidence, exact, never
+            now.time, particles, log_density, log_evidence, exact, never, predicted=predicted
         )
 
     return Method(init, step)
+
+
+def _initial_density(model: StateSpace, low: float, high: float) -> Callable[[Float[Array, " d"]], Scalar]:
+    """Its logarithm; where it is known already, a quadrature much finer than the nodes tells its mass."""
+    log_density = model.initial.log_density
+    if log_density is None:
+        raise ValueError("the initial law has no density; give one that has, as measures.gaussian.")
+    with jax.ensure_compile_time_eval():
+        step = (high - low) / _FINE
+        density = jnp.exp(jax.vmap(log_density)(low + step * (jnp.arange(_FINE)[:, None] + 0.5)))
+    if not concrete(density):
+        return log_density
+    mass = step * float(np.sum(np.asarray(density, np.float64)))
+    if not abs(mass - 1) < 1e-3:
+        raise ValueError(
+            f"the initial law has mass {mass:.4g} between {low:g} and {high:g}; give an interval that holds"
+            " all of it, and a log-density with its constant."
+        )
+    return log_density
 
 
 def _generator(

@@ -12,6 +12,8 @@ from wfr_flows.measures import gaussian, standard_normal, with_moments
 from wfr_flows.training import Method
 from wfr_flows.typing import Array, Float, Key, Scalar
 
+_DOUBLINGS = 64
+
 
 class KalmanState(NamedTuple):
     """Mean and covariance, and their time."""
@@ -32,7 +34,11 @@ def kalman_filter(model: LinearGaussian, num_particles: int = 1024) -> Method:
 
     Returns:
       A `training.Method` for `assimilate`, deterministic up to the particles.
+
+    Raises:
+      ValueError: a model whose arrays do not fit, or no more particles than dimensions.
     """
+    model.check()
     check_counts(num_particles=num_particles)
     dim = model.mean.shape[0]
     if num_particles <= dim:
@@ -61,19 +67,35 @@ def kalman_filter(model: LinearGaussian, num_particles: int = 1024) -> Method:
 def moments_after(
     model: LinearGaussian, time: Scalar
 ) -> tuple[Float[Array, "d d"], Float[Array, " d"], Float[Array, "d d"]]:
-    """``F = e^{At}``, ``∫₀ᵗ e^{As} b ds``, ``∫₀ᵗ e^{As} L Lᵀ e^{Aᵀs} ds``, from two matrix exponentials.
+    """``F = e^{At}``, ``s = ∫₀ᵗ e^{Au} b du``, ``Q = ∫₀ᵗ e^{Au} L Lᵀ e^{Aᵀu} du``, for stiff ``A`` as well.
 
-    After Van Loan (1978): ``exp(t [[-A, LLᵀ], [0, Aᵀ]]) = [[., F⁻¹Q], [0, Fᵀ]]``.
+    From matrix exponentials for ``h = t / 2^k`` with ``‖A‖ h <= 1``, the one for ``Q`` after Van Loan (1978),
+    ``exp(h [[-A, LLᵀ], [0, Aᵀ]]) = [[., F⁻¹Q], [0, Fᵀ]]``, and ``k`` doublings of the time:
+    ``Q + F Q Fᵀ``, ``s + F s``, and ``2E + E²`` for ``E = F - I``, which keeps the slow modes' digits.
     """
     dim = model.mean.shape[0]
-    zero = jnp.zeros((dim, dim), model.drift.dtype)
-    blocks = jnp.block([[-model.drift, model.noise @ model.noise.T], [zero, model.drift.T]])
-    found = jax.scipy.linalg.expm(blocks * time)
-    transition = found[dim:, dim:].T
-    affine = jnp.block([[model.drift, model.offset[:, None]], [jnp.zeros((1, dim + 1), zero.dtype)]])
-    shift = jax.scipy.linalg.expm(affine * time)[:dim, dim]
-    spread = transition @ found[:dim, dim:]
-    return transition, shift, 0.5 * (spread + spread.T)
+    eye, zero = jnp.eye(dim, dtype=model.drift.dtype), jnp.zeros((dim, dim), model.drift.dtype)
+    norm = jax.lax.stop_gradient(jnp.max(jnp.sum(jnp.abs(model.drift), axis=0)) * time)
+    count = jnp.ceil(jnp.log2(jnp.clip(norm, 1.0, 2.0**_DOUBLINGS)))
+    step = time * 2.0**-count
+    drift, square = model.drift * step, model.noise @ model.noise.T
+    size = jax.lax.stop_gradient(jnp.max(jnp.abs(square)))
+    size = jnp.where(size > 0, size, 1.0)
+    found = jax.scipy.linalg.expm(jnp.block([[-drift, square / size], [zero, drift.T]]))
+    spread = size * step * (found[dim:, dim:].T @ found[:dim, dim:])
+    mean = jax.scipy.linalg.expm(jnp.block([[drift, eye], [zero, zero]]))[:dim, dim:]
+
+    def doubled(now: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        excess, shift, spread = now
+        move = eye + excess
+        return 2 * excess + excess @ excess, shift + move @ shift, spread + move @ spread @ move.T
+
+    def body(now: tuple[Array, Array, Array], index: Scalar) -> tuple[tuple[Array, Array, Array], None]:
+        return jax.lax.cond(index < count, doubled, lambda now: now, now), None
+
+    first = drift @ mean, step * (mean @ model.offset), spread
+    (excess, shift, spread), _ = jax.lax.scan(body, first, jnp.arange(_DOUBLINGS))
+    return eye + excess, shift, 0.5 * (spread + spread.T)
 
 
 def _updated(

@@ -7,9 +7,13 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from wfr_flows.measures import Distribution, gaussian
 from wfr_flows.typing import Array, ArrayLike, Bool, Float, Key, Scalar
+
+_ROUNDED = 0.05
+"""The share of the time between neighbours that may be lost to the precision."""
 
 Drift = Callable[[Scalar, Float[Array, " d"]], Float[Array, " d"]]
 """``(t, x: [d]) -> [d]``."""
@@ -93,13 +97,16 @@ def state_space(
       temperature: ``β⁻¹ > 0``, with a potential.
 
     Raises:
-      ValueError: a drift and a potential, or neither; a drift without noise, or noise that does not fit.
+      ValueError: a drift and a potential, or neither; a drift without noise, or noise that does not fit; a
+        temperature that is known not to be positive and finite.
     """
     if (drift is None) == (potential is None):
         raise ValueError("give either a drift with noise, or a potential.")
     if (noise is None) == (drift is not None):
         raise ValueError("noise belongs to a drift; a potential has a temperature instead.")
     if potential is not None:
+        if concrete(temperature) and not 0 < float(np.asarray(temperature)) < np.inf:
+            raise ValueError(f"temperature is {temperature}; give a finite number > 0.")
         slope, warmth = jax.grad(potential), jnp.asarray(temperature, jnp.result_type(float))
         amplitude = jnp.sqrt(2 * warmth)
         return StateSpace(
@@ -135,16 +142,37 @@ def gaussian_sensor(
     Args:
       deviation: its standard deviation, a number or ``[m]``, positive.
       function: ``h: [d] -> [m]``; all of the state by default.
+
+    Raises:
+      ValueError: a deviation that is known not to be positive and finite; when the sensor is traced, shapes
+        that do not fit.
     """
+    if np.ndim(deviation) > 1:
+        raise ValueError(f"deviation has shape {np.shape(deviation)}; give a number, or [m].")
+    if concrete(deviation) and not ((np.asarray(deviation) > 0) & np.isfinite(deviation)).all():
+        raise ValueError(f"deviation is {deviation}; give finite numbers > 0.")
     deviation = jnp.asarray(deviation, jnp.result_type(float))
+
+    def clean_value(x: Float[Array, " d"]) -> Float[Array, " m"]:
+        clean = jnp.asarray(function(x))
+        if clean.ndim != 1:
+            raise ValueError(f"the sensor's function gives shape {clean.shape}; give a vector [m].")
+        if deviation.shape not in ((), clean.shape):
+            raise ValueError(
+                f"the deviation is {deviation.shape}, what is seen {clean.shape}; give the same."
+            )
+        return clean
 
     def log_likelihood(t: Scalar, x: Float[Array, " d"], y: Float[Array, " m"]) -> Scalar:
         del t
-        return jnp.sum(jax.scipy.stats.norm.logpdf(y, function(x), deviation.astype(x.dtype)))
+        clean = clean_value(x)
+        if y.shape != clean.shape:
+            raise ValueError(f"an observation is {y.shape}, the sensor gives {clean.shape}; make them fit.")
+        return jnp.sum(jax.scipy.stats.norm.logpdf(y, clean, deviation.astype(x.dtype)))
 
     def draw(key: Key, t: Scalar, x: Float[Array, " d"]) -> Float[Array, " m"]:
         del t
-        clean = function(x)
+        clean = clean_value(x)
         return clean + deviation.astype(x.dtype) * jax.random.normal(key, clean.shape, clean.dtype)
 
     return Sensor(log_likelihood, draw)
@@ -158,7 +186,8 @@ def observations(time: ArrayLike, value: ArrayLike, *, start: float = 0.0) -> Ob
       value: ``[K, m]``, or ``[K]`` for one number each; a row of NaN where there is none.
 
     Raises:
-      ValueError: empty or wrongly shaped arrays, times that do not increase, infinite or partly missing rows.
+      ValueError: empty or wrongly shaped arrays, times that do not increase or that the precision cannot tell
+        apart, infinite or partly missing rows.
     """
     time, value = np.asarray(time), np.asarray(value)
     if time.dtype.kind not in "fiu" or value.dtype.kind not in "fiu":
@@ -168,13 +197,42 @@ def observations(time: ArrayLike, value: ArrayLike, *, start: float = 0.0) -> Ob
         raise ValueError(f"time {time.shape} and value {value.shape} do not fit; give [K] and [K, m].")
     if time.size == 0:
         raise ValueError("there are no observations; give at least one.")
-    if not np.isfinite(time).all() or not (np.diff(time, prepend=start) > 0).all():
-        raise ValueError(f"times must be finite, increase, and come after the start, {start:g}; sort them.")
+    dtype = jnp.result_type(float)
+    _check_times(np.asarray(time, np.float64), start, dtype)
     missing = np.isnan(value)
     if np.isinf(value).any() or (missing.any(axis=1) != missing.all(axis=1)).any():
         raise ValueError("some observations are infinite or missing in part; make such rows NaN.")
-    dtype = jnp.result_type(float)
     return Observations(jnp.asarray(time, dtype), jnp.asarray(value, dtype))
+
+
+def _check_times(time: np.ndarray, start: float, dtype: jnp.dtype) -> None:
+    if not np.isfinite(time).all():
+        raise ValueError(f"time {time[~np.isfinite(time)][0]:g} is not finite; repair it.")
+    if not time[0] > start:
+        raise ValueError(
+            f"time {time[0]:.10g} is not after the start of the model, {start:.10g}; sort the times, or give"
+            " the model an earlier start."
+        )
+    apart = np.diff(time, prepend=start)
+    wrong = apart <= 0
+    if wrong.any():
+        first = int(wrong.argmax())
+        raise ValueError(
+            f"times must increase, and {time[first]:.10g} comes after {time[first - 1]:.10g}; sort them, and"
+            " leave out repetitions."
+        )
+    rounded = np.concatenate([[start], time]).astype(dtype).astype(np.float64)
+    lost = np.abs(np.diff(rounded) - apart) > _ROUNDED * apart
+    if lost.any():
+        raise ValueError(
+            f"time {time[int(lost.argmax())]:.10g} is too close to the one before it for {np.dtype(dtype)};"
+            " subtract an origin from all times and the start, or set JAX_ENABLE_X64=1."
+        )
+
+
+def concrete(*values: ArrayLike) -> bool:
+    """Whether all values are known now, not only when a traced function runs."""
+    return not any(isinstance(value, Tracer) for value in values)
 
 
 def simulate(
@@ -206,15 +264,16 @@ def advance(
 ) -> Float[Array, "n d"]:
     """Independent paths of the diffusion from ``start`` to ``end``.
 
-    The drift is that of Heun's method, the noise that at the beginning of a step: weakly of order 2 where the
-    noise does not depend on the state, of order 1 otherwise (Kloeden, Platen, 1992, section 15.1).
+    The drift is that of Heun's method, the noise that of the middle time of a step at the state of its
+    beginning: weakly of order 2 where the noise does not depend on the state, of order 1 otherwise (Kloeden,
+    Platen, 1992, section 15.1).
     """
     step = (end - start) / num_steps
 
     def body(x: Array, now: tuple[Key, Scalar]) -> tuple[Array, None]:
         t = start + now[1] * step
         drift = partial(jax.vmap(model.drift, (None, 0)), t)
-        matrix = jax.vmap(model.noise, (None, 0))(t, x)
+        matrix = jax.vmap(model.noise, (None, 0))(t + 0.5 * step, x)
         kick = jax.random.normal(now[0], (x.shape[0], matrix.shape[-1]), x.dtype)
         kick = jnp.sqrt(step) * jnp.einsum("nij,nj->ni", matrix, kick)
         first = drift(x)
@@ -223,6 +282,12 @@ def advance(
 
     keys = jax.random.split(key, num_steps), jnp.arange(num_steps, dtype=x.dtype)
     return jax.lax.scan(body, x, keys)[0]
+
+
+def _nearly(first: np.ndarray, second: np.ndarray) -> bool:
+    """Equal up to rounding, on the scale of the first."""
+    rounding = 100 * np.finfo(np.result_type(first, np.float32)).eps
+    return bool(np.abs(first - second).max() <= rounding * np.abs(first).max())
 
 
 class LinearGaussian(NamedTuple):
@@ -247,8 +312,30 @@ class LinearGaussian(NamedTuple):
     covariance: Float[Array, "d d"]
     start: float = 0.0
 
+    def check(self) -> None:
+        """Refuse what is no array, or not of the shapes above.
+
+        Raises:
+          ValueError: naming what does not fit.
+        """
+        for name, value in self._asdict().items():
+            if name != "start" and not hasattr(value, "shape"):
+                raise ValueError(f"{name} is a {type(value).__name__}; give an array.")
+        dim, num = self.mean.size, self.error.shape[0] if self.error.ndim else 0
+        width = self.noise.shape[-1] if self.noise.ndim else 0
+        expected = (dim, dim), (dim,), (dim, width), (num, dim), (num, num), (dim,), (dim, dim)
+        for name, shape in zip(self._fields, expected, strict=False):
+            found = getattr(self, name).shape
+            if found != shape:
+                raise ValueError(f"{name} has shape {found}; give {shape}, to fit the mean and the error.")
+
     def state_space(self) -> StateSpace:
-        """The same model for every filter; with a potential where ``A`` is symmetric and ``L Lᵀ ∝ I``."""
+        """The same model for every filter; with a potential where ``A`` is symmetric and ``L Lᵀ ∝ I``.
+
+        Raises:
+          ValueError: see `check`.
+        """
+        self.check()
         factor = jnp.linalg.cholesky(self.error)
         zero = jnp.zeros(self.error.shape[0], self.error.dtype)
 
@@ -261,7 +348,8 @@ class LinearGaussian(NamedTuple):
 
         initial, sensor = gaussian(self.mean, self.covariance), Sensor(log_likelihood, draw)
         matrix, spread = np.asarray(self.drift), np.asarray(self.noise @ self.noise.T)
-        if np.allclose(matrix, matrix.T) and np.allclose(spread, spread[0, 0] * np.eye(len(spread))):
+        even = spread[0, 0] * np.eye(len(spread))
+        if spread[0, 0] > 0 and _nearly(matrix, matrix.T) and _nearly(spread, even):
             return state_space(
                 initial,
                 sensor,

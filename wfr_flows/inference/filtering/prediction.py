@@ -52,7 +52,8 @@ def flow_prediction(
     are those of the entropy alone, halfway along ``ẋ = f``: see `splitting`.
 
     Args:
-      model: the diffusion; without a potential, its noise is ``[d, d]``, invertible and the same everywhere.
+      model: the diffusion; without a potential, its noise is ``[d, d]``, invertible, and the same at all
+        times and states.
       potential: the convex network; by default one that bends sharply enough for several modes.
       num_steps: JKO steps between observations.
       num_iterations, batch, order: as in `gradient_flows.icnn_jko`. Order 2 is for laws without narrow modes,
@@ -60,7 +61,8 @@ def flow_prediction(
       optimiser: by default Adam at a rate that falls from .003 to 0 over ``num_iterations``.
 
     Raises:
-      ValueError: noise that is not square, or options out of range.
+      ValueError: noise that is not square, singular, or not the same everywhere (`particle_filter` takes such
+        models); options out of range.
     """
     check_counts(num_steps=num_steps)
     if potential is None:
