@@ -1,5 +1,6 @@
 """Settings every test shares: double precision inside tests, a compilation cache, eight virtual devices."""
 
+import gc
 import os
 from importlib.metadata import version
 from pathlib import Path
@@ -29,6 +30,14 @@ def double_precision():
     # A context, not a global setting: the doctests of the package run in this session and print float32.
     with jax.enable_x64(True):
         yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_programs():
+    """Every program takes memory maps, of which a process may have so many; few files share one."""
+    yield
+    jax.clear_caches()
+    gc.collect()
 
 
 @pytest.fixture
