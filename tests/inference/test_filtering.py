@@ -27,8 +27,8 @@ from wfr_flows.inference.filtering import (
     state_space,
     wfr_filter,
 )
-from wfr_flows.inference.filtering.filtered import reweighted
 from wfr_flows.inference.filtering.kalman_filter import moments_after
+from wfr_flows.inference.importance import reweighted
 
 TIMES = np.array([0.4, 0.7, 1.5])
 SEEN = np.array([[1.3], [0.2], [-0.8]])
@@ -280,7 +280,7 @@ def test_new_particles_are_of_the_posterior(dim):
         return jax.scipy.stats.norm.logpdf(x[:, 0], 1.0, 0.5)
 
     updated, _ = reweighted(predicted, log_likelihood(predicted.position))
-    renew = jax.jit(lambda key: rejuvenation.redrawn(key, predicted, updated, log_likelihood))
+    renew = jax.jit(lambda key: rejuvenation.rejuvenated(key, predicted, updated, log_likelihood))
     new, log_evidence = renew(jax.random.key(1))
     even = new.particles.effective_sample_size > 0.6 * 1000
     tolerance = 0.02 if dim == 2 else 0.2

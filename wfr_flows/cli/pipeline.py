@@ -169,19 +169,14 @@ def _train(key, problem, settings, potential, params, exact, directory, clock, c
         problem.target,
         lambda params, key: settings.matching_weight * match(params, key),
     )
-    offset, size = settings.matching_steps, settings.batch
-
-    def sample(key: Key) -> tuple[Particles, Particles]:
-        source_key, target_key = jax.random.split(key)
-        return problem.source.spread(source_key, size), problem.target.spread(target_key, size)
-
+    offset = settings.matching_steps
     monitor = _Monitor(console, "refinement", directory, settings.refinement_steps, offset)
     with clock.stage("refinement"), monitor:
         state = training.run(
             refinement,
             refine_key,
             state if done > offset else refinement.init(state.params),
-            sample,
+            measures.spread_ends(problem.source, problem.target, settings.batch),
             settings.refinement_steps,
             start=max(done - offset, 0),
             chunk_size=20,

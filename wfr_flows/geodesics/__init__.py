@@ -3,8 +3,8 @@
 from wfr_flows.geodesics.density import carried_log_density, gauge_flow, log_density, log_normaliser
 from wfr_flows.geodesics.fit import fit, fit_chain
 from wfr_flows.geodesics.generate import generate
-from wfr_flows.geodesics.generator import Generator, Learned, generator, whitening
-from wfr_flows.geodesics.matching import Loss, matching, matching_method, zero_loss
+from wfr_flows.geodesics.generator import Generator, Learned, generator, whitened, whitening
+from wfr_flows.geodesics.matching import Loss, fit_matching, matching, matching_method, zero_loss
 from wfr_flows.geodesics.objective import Objective, RunningCosts, objective, running_costs
 from wfr_flows.geodesics.online import Online, begin, update
 from wfr_flows.geodesics.snapshots import Chain, chain, chain_matching, push, push_misfit, window_actions
@@ -24,6 +24,7 @@ __all__ = [
     "chain_matching",
     "fit",
     "fit_chain",
+    "fit_matching",
     "gauge_flow",
     "generate",
     "generator",
@@ -37,6 +38,7 @@ __all__ = [
     "running_costs",
     "uot_gen",
     "update",
+    "whitened",
     "whitening",
     "window_actions",
     "zero_loss",

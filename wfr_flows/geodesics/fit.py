@@ -8,10 +8,10 @@ import jax
 
 from wfr_flows import static
 from wfr_flows.dynamics import Field, Geometry
-from wfr_flows.geodesics.matching import Loss, matching, matching_method, zero_loss
+from wfr_flows.geodesics.matching import Loss, fit_matching, matching, zero_loss
 from wfr_flows.geodesics.snapshots import Chain, chain_matching, push_misfit
 from wfr_flows.geodesics.uot_gen import Schedule, uot_gen
-from wfr_flows.measures import Distribution, Particles
+from wfr_flows.measures import Distribution, Particles, spread_ends
 from wfr_flows.potentials import Potential
 from wfr_flows.training import Chunk, cosine_muon, run
 from wfr_flows.typing import Key, Params, Scalar
@@ -61,9 +61,9 @@ def fit(
     match = zero_loss
     if matching_steps > 0:
         plan_key, match_key = jax.random.split(match_key)
-        diracs = _diracs(*_ends(source, target, num_pairs)(plan_key), geometry.alpha)
-        match = matching(potential, geometry, diracs)
-        params = _matched(match_key, params, match, matching_steps, partial(on_chunk, "matching"))
+        plan = _diracs(*spread_ends(source, target, num_pairs)(plan_key), geometry.alpha)
+        match = matching(potential, geometry, plan)
+        params = fit_matching(match_key, params, match, matching_steps, partial(on_chunk, "matching"))
     if refinement_steps == 0 or target.log_density is None:
         return params
     method = uot_gen(
@@ -77,8 +77,8 @@ def fit(
         velocity_weight=velocity_weight,
         **options,
     )
-    state, draw, tell = method.init(params), _ends(source, target, batch), partial(on_chunk, "refinement")
-    return run(method, refine_key, state, draw, refinement_steps, on_chunk=tell).average
+    ends, tell = spread_ends(source, target, batch), partial(on_chunk, "refinement")
+    return run(method, refine_key, method.init(params), ends, refinement_steps, on_chunk=tell).average
 
 
 def fit_chain(
@@ -118,9 +118,15 @@ def fit_chain(
     params = jax.jit(field.init)(init_key) if start is None else start
     match = chain_matching(field, geometry, chain, blur=blur)
     misfit = _scaled(misfit_weight, push_misfit(field, geometry, chain.time, snapshots))
-    tell = partial(on_chunk, "matching")
-    params = _matched(match_key, params, match, matching_steps, tell, weight_decay=weight_decay)
-    return _matched(
+    params = fit_matching(
+        match_key,
+        params,
+        match,
+        matching_steps,
+        partial(on_chunk, "matching"),
+        weight_decay=weight_decay,
+    )
+    return fit_matching(
         refine_key,
         params,
         lambda params, key: match(params, key) + misfit(params, key),
@@ -129,26 +135,6 @@ def fit_chain(
         learning_rate=learning_rate,
         weight_decay=weight_decay,
     )
-
-
-def _matched(
-    key: Key, params: Params, loss: Loss, num_steps: int, on_chunk: Callable[[Chunk], None], **options: float
-) -> Params:
-    if num_steps == 0:
-        return params
-    method = matching_method(loss, cosine_muon(num_steps, **options))
-    state, chunk_size = method.init(params), min(num_steps, 250)
-    return run(method, key, state, lambda _: (), num_steps, chunk_size=chunk_size, on_chunk=on_chunk).params
-
-
-def _ends(
-    source: Distribution, target: Distribution, size: int
-) -> Callable[[Key], tuple[Particles, Particles]]:
-    def draw(key: Key) -> tuple[Particles, Particles]:
-        source_key, target_key = jax.random.split(key)
-        return source.spread(source_key, size), target.spread(target_key, size)
-
-    return draw
 
 
 def _scaled(factor: float, loss: Loss) -> Loss:

@@ -104,7 +104,7 @@ def _learn(
 ) -> Learned:
     fit_key, normaliser_key = jax.random.split(key)
     center, factor = whitening(source)
-    white = source._replace(position=_whiten(source.position, center, factor)).normalise()
+    white = source._replace(position=whitened(source.position, center, factor)).normalise()
     params = learning(
         fit_key,
         source=empirical(white),
@@ -132,7 +132,7 @@ def _log_density(
         potential,
         geometry,
         learned.params,
-        _whiten(x, learned.center, learned.factor),
+        whitened(x, learned.center, learned.factor),
         normal.log_density,
         log_normaliser=learned.log_normaliser,
         num_steps=num_steps,
@@ -151,5 +151,6 @@ def whitening(measure: Particles) -> tuple[Float[Array, " d"], Float[Array, "d d
     return center, jnp.linalg.cholesky(covariance + least * jnp.eye(center.size, dtype=center.dtype))
 
 
-def _whiten(x: Float[Array, "n d"], center: Float[Array, " d"], factor: Float[Array, "d d"]) -> Array:
+def whitened(x: Float[Array, "n d"], center: Float[Array, " d"], factor: Float[Array, "d d"]) -> Array:
+    """``L⁻¹(x - center)`` of points, ``L`` the factor from `whitening`."""
     return jax.scipy.linalg.solve_triangular(factor, (x - center).T, lower=True).T

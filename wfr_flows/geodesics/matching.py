@@ -17,7 +17,7 @@ from wfr_flows.static import (
     spherical_from_plain,
     spherical_travel,
 )
-from wfr_flows.training import Method, gradient_method
+from wfr_flows.training import Chunk, Method, cosine_muon, gradient_method, run
 from wfr_flows.typing import Array, ArrayLike, Float, Key, Params, Scalar
 
 Loss = Callable[[Params, Key], Scalar]
@@ -112,6 +112,28 @@ def matching_method(match: Loss, optimiser: optax.GradientTransformation) -> Met
       optimiser: an optax transformation.
     """
     return gradient_method(lambda params, key, batch: (match(params, key), ()), optimiser)
+
+
+def fit_matching(
+    key: Key,
+    params: Params,
+    match: Loss,
+    num_steps: int,
+    on_chunk: Callable[[Chunk], None] = lambda chunk: None,
+    **options: float,
+) -> Params:
+    """Parameters after steps of `training.cosine_muon` on a matching loss; those given after none.
+
+    Args:
+      match: of `matching`, or another loss that draws for itself.
+      on_chunk: as in `training.run`.
+      options: of `training.cosine_muon`.
+    """
+    if num_steps == 0:
+        return params
+    method = matching_method(match, cosine_muon(num_steps, **options))
+    state, chunk_size = method.init(params), min(num_steps, 250)
+    return run(method, key, state, lambda _: (), num_steps, chunk_size=chunk_size, on_chunk=on_chunk).params
 
 
 def draw(keys: Key, total: Float[Array, " m"], num_times: int, num_pairs: int) -> tuple[Array, Array]:

@@ -31,6 +31,19 @@ class Weighted(NamedTuple):
     standard_error: Scalar
 
 
+def reweighted(measure: Particles, log_ratio: Float[Array, " n"]) -> tuple[Particles, Scalar]:
+    """Weights times a ratio, such as a likelihood, at mass 1; and ``log Σ w exp(log_ratio)``, the evidence.
+
+    A ratio of zero at every particle leaves the weights, and the evidence says ``-inf``. One that is NaN at
+    any particle makes all weights and the evidence NaN.
+    """
+    log_weight = measure.log_weight + log_ratio
+    log_evidence = jax.nn.logsumexp(log_weight)
+    possible = log_evidence != -jnp.inf
+    updated = jnp.where(possible, log_weight - jnp.where(possible, log_evidence, 0.0), measure.log_weight)
+    return measure._replace(log_weight=updated), log_evidence
+
+
 def weigh(particles: Particles, log_ratio: Float[Array, " n"]) -> Weighted:
     """Samples of ``q`` with the weights ``p/q``, and ``log ∫p = log Σ w p/q``.
 
@@ -39,14 +52,9 @@ def weigh(particles: Particles, log_ratio: Float[Array, " n"]) -> Weighted:
       log_ratio: ``log p - log q`` at them; ``p`` with all constants. Where it is ``-inf`` at every particle
         the weights stay, and the evidence says ``-inf``, with an error of ``inf``.
     """
-    log_weight = particles.log_weight + log_ratio
-    log_evidence = jax.nn.logsumexp(log_weight)
-    nowhere = log_evidence == -jnp.inf
-    level = jnp.where(nowhere, 0.0, log_evidence)
-    error = jnp.sqrt(jnp.sum((particles.weight * (jnp.exp(log_ratio - level) - 1)) ** 2))
-    log_weight = jnp.where(nowhere, particles.log_weight, log_weight - level)
-    error = jnp.where(nowhere, jnp.inf, error)
-    return Weighted(Particles(particles.position, log_weight), log_evidence, error)
+    updated, log_evidence = reweighted(particles, log_ratio)
+    error = jnp.sqrt(jnp.sum((updated.weight - particles.weight) ** 2))
+    return Weighted(updated, log_evidence, jnp.where(log_evidence == -jnp.inf, jnp.inf, error))
 
 
 def usable(found: Weighted) -> Weighted:

@@ -50,9 +50,7 @@ def sample_by_importance(
 
     @jax.jit
     def draw(adapt_key: Key, draw_key: Key) -> Weighted:
-        law = adapted(adapt_key, log_density, start, num_samples, num_rounds)
-        particles = law.spread(draw_key, num_samples)
-        return weigh(particles, log_ratio(log_density, law, particles))
+        return weigh(*_drawn(adapt_key, draw_key, log_density, start, num_samples, num_rounds))
 
     return usable(draw(adapt_key, draw_key))
 
@@ -87,9 +85,7 @@ def sample_by_uot_gen(
 
     @jax.jit
     def draw(adapt_key: Key, draw_key: Key) -> tuple[Particles, Array]:
-        law = adapted(adapt_key, log_density, start, num_weighted, num_rounds)
-        particles = law.spread(draw_key, num_weighted)
-        return particles, log_ratio(log_density, law, particles)
+        return _drawn(adapt_key, draw_key, log_density, start, num_weighted, num_rounds)
 
     @jax.jit
     def weighed(key: Key, learned: Learned) -> Weighted:
@@ -156,6 +152,15 @@ def sample_by_svgd(
     moved = run(Method(whole.init, step), run_key, state, lambda _: (), num_steps).particles
     unknown = jnp.full((), jnp.nan, moved.log_weight.dtype)
     return Weighted(back(frame, moved).normalise(), unknown, unknown)
+
+
+def _drawn(
+    adapt_key: Key, draw_key: Key, log_density: LogDensity, start: Distribution, num: int, num_rounds: int
+) -> tuple[Particles, Array]:
+    """Samples of the adapted start, and ``log p/q`` at them."""
+    law = adapted(adapt_key, log_density, start, num, num_rounds)
+    particles = law.spread(draw_key, num)
+    return particles, log_ratio(log_density, law, particles)
 
 
 def _near_identity(dim: int) -> Generator:

@@ -3,7 +3,14 @@
 from wfr_flows.measures.barenblatt import barenblatt, barenblatt_radius
 from wfr_flows.measures.builtin import BUILTIN, gaussian_mixture_1d
 from wfr_flows.measures.components import Components, principal_components
-from wfr_flows.measures.distributions import Distribution, empirical, gaussian, mixture, standard_normal
+from wfr_flows.measures.distributions import (
+    Distribution,
+    empirical,
+    gaussian,
+    mixture,
+    spread_ends,
+    standard_normal,
+)
 from wfr_flows.measures.ornstein_uhlenbeck import ornstein_uhlenbeck
 from wfr_flows.measures.particles import (
     Particles,
@@ -59,6 +66,7 @@ __all__ = [
     "read_with_column",
     "redrawn",
     "resample",
+    "spread_ends",
     "standard_normal",
     "swissroll",
     "thinned",

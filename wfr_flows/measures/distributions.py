@@ -108,3 +108,15 @@ def empirical(measure: Particles) -> Distribution:
         return measure if measure.log_weight.size <= n else resample(key, measure, n)
 
     return Distribution(measure.position.shape[1], sample, None, spread)
+
+
+def spread_ends(
+    source: Distribution, target: Distribution, size: int
+) -> Callable[[Key], tuple[Particles, Particles]]:
+    """``key -> (source, target)``, ``size`` evenly spread particles of either: batches to train on."""
+
+    def draw(key: Key) -> tuple[Particles, Particles]:
+        source_key, target_key = jax.random.split(key)
+        return source.spread(source_key, size), target.spread(target_key, size)
+
+    return draw

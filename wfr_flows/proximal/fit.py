@@ -8,13 +8,13 @@ import numpy as np
 
 from wfr_flows import training
 from wfr_flows.dynamics import Field, Geometry
-from wfr_flows.geodesics import matching_method
-from wfr_flows.measures import Distribution, Particles
+from wfr_flows.geodesics import fit_matching
+from wfr_flows.measures import Distribution, spread_ends
 from wfr_flows.potentials import Critic
 from wfr_flows.proximal.method import proximal
-from wfr_flows.proximal.start import Lines, optimal_lines, straight_lines
+from wfr_flows.proximal.start import optimal_lines, straight_lines
 from wfr_flows.training import Chunk, MinimaxState, cosine_muon
-from wfr_flows.typing import Key, Params
+from wfr_flows.typing import Key
 
 _START_RATE, _FLOW_RATE, _CRITIC_RATE = 1e-2, 3e-4, 3e-3
 
@@ -71,26 +71,8 @@ def fit(
     params = jax.jit(field.init)(init_key)
     if start_steps:
         lines = optimal_lines(plan_key, source, target, size=num_particles)
-        params = _started(start_key, field, params, lines, start_steps, on_start)
-
-    def sample(key: Key) -> tuple[Particles, Particles]:
-        source_key, target_key = jax.random.split(key)
-        return source.spread(source_key, batch), target.spread(target_key, batch)
-
+        match = straight_lines(field, lines)
+        params = fit_matching(start_key, params, match, start_steps, on_start, learning_rate=_START_RATE)
     state = method.init((params, jax.jit(critic.init)(critic_key)))
-    return training.run(method, train_key, state, sample, steps, chunk_size=min(50, steps), on_chunk=on_chunk)
-
-
-def _started(
-    key: Key,
-    field: Field,
-    params: Params,
-    lines: Lines,
-    num_steps: int,
-    on_chunk: Callable[[Chunk], None],
-) -> Params:
-    method = matching_method(straight_lines(field, lines), cosine_muon(num_steps, _START_RATE))
-    state = method.init(params)
-    return training.run(
-        method, key, state, lambda _: (), num_steps, chunk_size=min(250, num_steps), on_chunk=on_chunk
-    ).params
+    draw = spread_ends(source, target, batch)
+    return training.run(method, train_key, state, draw, steps, chunk_size=min(50, steps), on_chunk=on_chunk)

@@ -8,7 +8,7 @@ import jax
 import optax
 
 from wfr_flows.dynamics import Field, Geometry
-from wfr_flows.geodesics import Loss, matching_method
+from wfr_flows.geodesics import fit_matching
 from wfr_flows.measures import Particles, redrawn
 from wfr_flows.potentials import Potential
 from wfr_flows.refinement.bridges import Bridge
@@ -150,21 +150,9 @@ def _straightened(
         draw_key, match_key = jax.random.split(own)
         now = own_pairs(params, *draw(draw_key)) if index else pairs
         match = flow_matching(field, geometry, now)
-        params = _matched(match_key, match, params, num_steps, learning_rate, on_chunk)
+        tell = partial(on_chunk, "matching")
+        params = fit_matching(match_key, params, match, num_steps, tell, learning_rate=learning_rate)
     return params
-
-
-def _matched(
-    key: Key,
-    match: Loss,
-    params: Params,
-    num_steps: int,
-    learning_rate: float,
-    on_chunk: Callable[[str, Chunk], None],
-) -> Params:
-    method = matching_method(match, cosine_muon(num_steps, learning_rate))
-    state, tell = method.init(params), partial(on_chunk, "matching")
-    return run(method, key, state, lambda _: (), num_steps, on_chunk=tell).params
 
 
 def _corrected(

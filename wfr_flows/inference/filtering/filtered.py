@@ -9,7 +9,7 @@ from wfr_flows.gradient_flows import ConvexMap
 from wfr_flows.inference.filtering.model import Observations, StateSpace
 from wfr_flows.measures import Particles, moments
 from wfr_flows.training import Method
-from wfr_flows.typing import Array, Bool, Float, Key, PyTree, Scalar
+from wfr_flows.typing import Array, Bool, Float, Key, PyTree
 
 
 class Filtered(NamedTuple):
@@ -75,19 +75,13 @@ def log_likelihoods(model: StateSpace, x: Float[Array, "n d"], now: Observations
     return jnp.where(now.seen, found, 0.0)
 
 
-def reweighted(measure: Particles, log_likelihood: Float[Array, " n"]) -> tuple[Particles, Scalar]:
-    """Bayes' rule: the posterior, of mass 1, and the logarithm of the evidence.
-
-    A likelihood of zero at every particle leaves the weights, and the evidence says ``-inf``. One that is NaN
-    at any particle makes all weights and the evidence NaN.
-    """
-    log_weight = measure.log_weight + log_likelihood
-    log_evidence = jax.nn.logsumexp(log_weight)
-    possible = log_evidence != -jnp.inf
-    updated = jnp.where(possible, log_weight - jnp.where(possible, log_evidence, 0.0), measure.log_weight)
-    return measure._replace(log_weight=updated), log_evidence
-
-
 def too_few(measure: Particles, threshold: float) -> Array:
     """Whether the effective sample size is below a share of the particles."""
     return measure.effective_sample_size < threshold * measure.log_weight.size
+
+
+def check_counts(**counts: int) -> None:
+    """Refuse counts below 1."""
+    for name, value in counts.items():
+        if value < 1:
+            raise ValueError(f"{name} is {value}; give at least 1.")

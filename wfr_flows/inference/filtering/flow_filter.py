@@ -7,16 +7,16 @@ import jax
 import jax.numpy as jnp
 
 from wfr_flows.gradient_flows import Sample
-from wfr_flows.inference.filtering.filtered import Filtered, log_likelihoods, reweighted, too_few
+from wfr_flows.inference.filtering.filtered import Filtered, check_counts, log_likelihoods, too_few
 from wfr_flows.inference.filtering.model import Observations, StateSpace
-from wfr_flows.inference.filtering.particle_filter import check_counts
 from wfr_flows.inference.filtering.prediction import Prediction
 from wfr_flows.inference.filtering.rejuvenation import (
     kernels,
     kernels_log_density,
     metropolis_hastings,
-    redrawn,
+    rejuvenated,
 )
+from wfr_flows.inference.importance import reweighted
 from wfr_flows.measures import equally_weighted
 from wfr_flows.training import Method
 from wfr_flows.typing import Array, Float, Key, Params, Scalar
@@ -48,7 +48,7 @@ def wfr_filter(
     Between observations particles move along the flow that the `prediction` learns from them; at one, weight
     and density are multiplied by the likelihood, without noise. Only where weights have become too uneven,
     new ones take their place, evenly spread, of a smoothed law before the observation times the likelihood:
-    see `rejuvenation.redrawn`.
+    see `rejuvenation.rejuvenated`.
 
     Args:
       model: its initial law needs a density.
@@ -70,7 +70,7 @@ def wfr_filter(
 
         def renewed() -> tuple[Sample, Scalar]:
             seen = partial(log_likelihoods, model, now=now)
-            return redrawn(draw_key, predicted.particles, updated.particles, seen)
+            return rejuvenated(draw_key, predicted.particles, updated.particles, seen)
 
         sample, log_evidence = jax.lax.cond(few, renewed, lambda: (updated, log_evidence))
         law = Filtered(

@@ -7,9 +7,8 @@ import jax.numpy as jnp
 
 from wfr_flows import geodesics
 from wfr_flows.geodesics import Generator, Learned
-from wfr_flows.inference.filtering.filtered import Filtered, log_likelihoods
+from wfr_flows.inference.filtering.filtered import Filtered, check_counts, log_likelihoods
 from wfr_flows.inference.filtering.model import Observations, StateSpace, advance
-from wfr_flows.inference.filtering.particle_filter import check_counts
 from wfr_flows.typing import Key
 
 

@@ -5,9 +5,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from wfr_flows.inference.filtering.filtered import Filtered
+from wfr_flows.inference.filtering.filtered import Filtered, check_counts
 from wfr_flows.inference.filtering.model import LinearGaussian, Observations
-from wfr_flows.inference.filtering.particle_filter import check_counts
 from wfr_flows.measures import gaussian, standard_normal, with_moments
 from wfr_flows.training import Method
 from wfr_flows.typing import Array, Float, Key, Scalar

@@ -5,8 +5,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from wfr_flows.inference.filtering.filtered import Filtered, log_likelihoods, reweighted, too_few
+from wfr_flows.inference.filtering.filtered import Filtered, check_counts, log_likelihoods, too_few
 from wfr_flows.inference.filtering.model import Observations, StateSpace, advance
+from wfr_flows.inference.importance import reweighted
 from wfr_flows.measures import Particles, resample
 from wfr_flows.training import Method
 from wfr_flows.typing import Key, Scalar
@@ -55,10 +56,3 @@ def particle_filter(
         )
 
     return Method(init, step)
-
-
-def check_counts(**counts: int) -> None:
-    """Refuse counts below 1."""
-    for name, value in counts.items():
-        if value < 1:
-            raise ValueError(f"{name} is {value}; give at least 1.")

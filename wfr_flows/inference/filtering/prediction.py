@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import optax
 
 from wfr_flows.gradient_flows import ConvexMap, JKOState, Sample, carry, carry_back, icnn_jko
+from wfr_flows.inference.filtering.filtered import check_counts
 from wfr_flows.inference.filtering.model import StateSpace
-from wfr_flows.inference.filtering.particle_filter import check_counts
 from wfr_flows.inference.filtering.splitting import Splitting, splitting
 from wfr_flows.measures import equally_weighted
 from wfr_flows.potentials import ConvexPotential, doubled, icnn

@@ -6,9 +6,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from wfr_flows.geodesics import whitening
+from wfr_flows.geodesics import whitened, whitening
 from wfr_flows.gradient_flows import Sample
-from wfr_flows.inference.filtering.filtered import reweighted, too_few
+from wfr_flows.inference.filtering.filtered import too_few
+from wfr_flows.inference.importance import reweighted
 from wfr_flows.measures import Particles, gaussian, resample, standard_normal
 from wfr_flows.metrics import kernel_density
 from wfr_flows.typing import Array, Float, Int, Key, Scalar
@@ -42,18 +43,18 @@ def kernels(measure: Particles) -> Kernels:
     dim = center.size
     width = (measure.effective_sample_size * (dim + 2) / 4) ** (-1 / (dim + 4))
     width = jnp.minimum(width, _WIDEST)
-    white = jnp.sqrt(1 - width**2) * _whiten(measure.position, center, factor)
+    white = jnp.sqrt(1 - width**2) * whitened(measure.position, center, factor)
     return Kernels(measure._replace(position=white), width, center, factor)
 
 
 def kernels_log_density(found: Kernels, x: Float[Array, "n d"]) -> Float[Array, " n"]:
     """Their log-density at points, pair by pair in blocks."""
-    white = _whiten(x, found.center, found.factor)
+    white = whitened(x, found.center, found.factor)
     at = jax.lax.map(kernel_density(found.centres, found.width), white, batch_size=_AT_ONCE)
     return at - jnp.sum(jnp.log(jnp.diagonal(found.factor)))
 
 
-def redrawn(
+def rejuvenated(
     key: Key,
     predicted: Particles,
     updated: Particles,
@@ -126,7 +127,3 @@ def metropolis_hastings(
 
     start = jax.random.randint(start_key, (num_chains,), 0, num)
     return jax.lax.scan(body, start, jax.random.split(key, num_steps))
-
-
-def _whiten(x: Float[Array, "n d"], center: Float[Array, " d"], factor: Float[Array, "d d"]) -> Array:
-    return jax.scipy.linalg.solve_triangular(factor, (x - center).T, lower=True).T
