@@ -12,17 +12,7 @@ import numpy as np
 from wfr_flows import measures
 from wfr_flows.cli.directory import check_directory, made_by, making, refuse_to_replace
 from wfr_flows.cli.files import told_in_one_sentence, write_arrays, write_figure, write_json
-from wfr_flows.cli.options import (
-    InputError,
-    add_out,
-    add_printing,
-    add_quick,
-    add_seed,
-    count,
-    non_negative,
-    pick,
-    subcommand,
-)
+from wfr_flows.cli.options import InputError, add_run, count, non_negative, pick, subcommand
 from wfr_flows.cli.progress import Clock
 from wfr_flows.cli.table import complain, show
 from wfr_flows.cli.user_code import guarded, load_module
@@ -88,10 +78,7 @@ def add_parser(commands) -> None:
     add("--until", type=float, metavar="TIME", help="predict for this later time as well")
     add("--particles", type=count, metavar="N", help="how many (8192; bootstrap 100000; quick 1024)")
     add("--interval", type=float, nargs=2, metavar=("LOW", "HIGH"), help="of the grid")
-    add_out(parser, "wfr-filter")
-    add_seed(parser)
-    add_quick(parser)
-    add_printing(parser)
+    add_run(parser, "wfr-filter")
     tuning = parser.add_argument_group("tuning")
     add = tuning.add_argument
     add("--num-steps", type=count, help="between observations: JKO steps (5; quick 2), or of the solver (50)")

@@ -17,17 +17,7 @@ from wfr_flows.cli.files import (
     write_points,
     writing,
 )
-from wfr_flows.cli.options import (
-    InputError,
-    add_out,
-    add_printing,
-    add_quick,
-    add_seed,
-    count,
-    pick,
-    positive,
-    subcommand,
-)
+from wfr_flows.cli.options import InputError, add_run, count, pick, positive, subcommand
 from wfr_flows.cli.progress import Bars, Clock
 from wfr_flows.cli.table import complain, screen, show
 from wfr_flows.dynamics import Geometry, potential_field, time_grid
@@ -70,10 +60,7 @@ def add_parser(commands) -> None:
     add("table", metavar="FILE", help="CSV, NPZ, NPY or Parquet file with at least 20 points")
     add("--weights", metavar="NAME", help="column or array of the weights (default: weight, if present)")
     add("-n", type=count, metavar="N", help="how many samples (default: as many as points)")
-    add_seed(parser)
-    add_out(parser, "samples.csv", ".csv, .npz or .npy")
-    add_quick(parser)
-    add_printing(parser)
+    add_run(parser, "samples.csv", ".csv, .npz or .npy")
     tuning = parser.add_argument_group("tuning")
     add = tuning.add_argument
     add("--width", type=count, default=64, help="width of both networks (64)")

@@ -13,18 +13,7 @@ from rich.table import Table
 
 from wfr_flows.cli.directory import check_directory, making, read_json, refuse_to_replace
 from wfr_flows.cli.files import write_atomically
-from wfr_flows.cli.options import (
-    InputError,
-    add_out,
-    add_printing,
-    add_quick,
-    add_seed,
-    add_training,
-    count,
-    pick,
-    positive_or_inf,
-    subcommand,
-)
+from wfr_flows.cli.options import InputError, add_run, add_training, count, pick, positive_or_inf, subcommand
 from wfr_flows.cli.progress import Clock
 from wfr_flows.cli.table import complain, printed_as_json, screen
 
@@ -87,10 +76,7 @@ def add_parser(commands) -> None:
         default=1.0,
         help="length scale; inf is optimal transport (default 1)",
     )
-    add_out(parser, "wfr-geodesic")
-    add_seed(parser)
-    add_quick(parser)
-    add_printing(parser)
+    add_run(parser, "wfr-geodesic")
     add("--resume", action="store_true", help="continue the unfinished run in the output directory")
     tuning = parser.add_argument_group("tuning")
     tuning.add_argument(

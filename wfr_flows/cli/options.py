@@ -94,6 +94,14 @@ def add_printing(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quiet", action="store_true", help="print no table and no progress")
 
 
+def add_run(parser: argparse.ArgumentParser, default: str, kinds: str | None = None) -> None:
+    """What every command that trains has: ``--out`` (see `add_out`), ``--seed``, ``--quick``, printing."""
+    add_out(parser, default, kinds)
+    add_seed(parser)
+    add_quick(parser)
+    add_printing(parser)
+
+
 def add_training(group, *, matching: str, refinement: str, batch: str, matching_weight: float) -> None:
     """Add the options that tune a learned flow; the texts tell the defaults that the command picks."""
     add = group.add_argument

@@ -23,18 +23,7 @@ from wfr_flows.cli.files import (
     write_figure,
     write_json,
 )
-from wfr_flows.cli.options import (
-    InputError,
-    add_out,
-    add_printing,
-    add_quick,
-    add_seed,
-    add_training,
-    count,
-    pick,
-    positive_or_inf,
-    subcommand,
-)
+from wfr_flows.cli.options import InputError, add_run, add_training, count, pick, positive_or_inf, subcommand
 from wfr_flows.cli.progress import Bars, Clock
 from wfr_flows.cli.table import complain, printed_as_json, screen
 from wfr_flows.geodesics import Online
@@ -126,10 +115,7 @@ def add_parser(commands) -> None:
         help="length scale, where the samples have covariance I; inf is optimal transport (default 1)",
     )
     add("--samples", type=count, default=4096, help="how many samples to generate (default 4096)")
-    add_out(parser, "wfr-posterior")
-    add_seed(parser)
-    add_quick(parser)
-    add_printing(parser)
+    add_run(parser, "wfr-posterior")
     add_training(
         parser.add_argument_group("tuning"),
         matching="2000; quick 1000",

@@ -9,24 +9,15 @@ import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
 
-from wfr_flows import gradient_flows, measures, potentials, training
+from wfr_flows import gradient_flows, inference, measures, potentials, training
 from wfr_flows.cli.directory import check_directory, made_by, making, refuse_to_replace
 from wfr_flows.cli.files import write_arrays, write_json
-from wfr_flows.cli.options import (
-    InputError,
-    add_out,
-    add_printing,
-    add_quick,
-    add_seed,
-    count,
-    pick,
-    positive,
-    subcommand,
-)
+from wfr_flows.cli.options import InputError, add_run, count, pick, positive, subcommand
 from wfr_flows.cli.progress import Bars, Clock
 from wfr_flows.cli.table import complain, screen, show
 from wfr_flows.cli.user_code import guarded, load_module
 from wfr_flows.gradient_flows import Sample
+from wfr_flows.inference import Weighted
 from wfr_flows.training import NonFiniteError, cosine_muon
 from wfr_flows.typing import Array, Float, Scalar
 
@@ -65,10 +56,7 @@ def add_parser(commands) -> None:
         default=1.0,
         help="standard deviation of the Gaussian to begin at (default 1)",
     )
-    add_out(parser, "wfr-sample")
-    add_seed(parser)
-    add_quick(parser)
-    add_printing(parser)
+    add_run(parser, "wfr-sample")
     tuning = parser.add_argument_group("tuning")
     add = tuning.add_argument
     add("--steps", type=count, help="JKO steps (40; quick 20)")
@@ -99,9 +87,9 @@ def run(options: argparse.Namespace) -> int:
         complain(str(error))
         return 1
     with clock.stage("evaluation"):
-        target = np.asarray(jax.jit(jax.vmap(log_density))(sample.particles.position), np.float64)
-    log_weight = target - np.asarray(sample.log_density, np.float64)
-    summary = _summary(options, log_weight, energy)
+        log_ratio = jax.jit(jax.vmap(log_density))(sample.particles.position) - sample.log_density
+        weighed = jax.jit(inference.weigh)(sample.particles, log_ratio)
+    summary = _summary(options, weighed, log_ratio, energy)
     summary["seconds"] = clock.seconds
     with making(options.out):
         write_arrays(
@@ -109,9 +97,7 @@ def run(options: argparse.Namespace) -> int:
             {
                 "position": np.asarray(sample.particles.position),
                 "log_density": np.asarray(sample.log_density),
-                "log_weight": log_weight
-                - np.log(np.sum(np.exp(log_weight - log_weight.max())))
-                - log_weight.max(),
+                "log_weight": np.asarray(weighed.particles.log_weight),
             },
         )
         write_json(options.out / "summary.json", summary)
@@ -184,18 +170,18 @@ def _flow(options: argparse.Namespace, log_density, console: Console) -> tuple[S
     return drawn, [float(info.energy[0]) for info in chunks]
 
 
-def _summary(options: argparse.Namespace, log_weight: np.ndarray, energy: list[float]) -> dict[str, Any]:
-    largest = log_weight.max()
-    weight = np.exp(log_weight - largest)
-    log_normaliser = float(largest + np.log(weight.mean()))
+def _summary(
+    options: argparse.Namespace, weighed: Weighted, log_ratio: Array, energy: list[float]
+) -> dict[str, Any]:
+    log_normaliser = float(weighed.log_evidence)
     return {
         "command": "sample",
         "log_density": options.log_density,
         "dimension": options.dim,
-        "samples": log_weight.size,
+        "samples": log_ratio.size,
         "log_normaliser": log_normaliser,
-        "kl_divergence": log_normaliser - float(log_weight.mean()),
-        "effective_sample_size": float(weight.sum() ** 2 / (weight**2).sum()),
+        "kl_divergence": log_normaliser - float(jnp.mean(log_ratio)),
+        "effective_sample_size": float(weighed.particles.effective_sample_size),
         "energy": energy,
         "seed": options.seed,
         "device": jax.devices()[0].device_kind,

@@ -14,18 +14,7 @@ from rich.table import Table
 from wfr_flows import geodesics, potentials, static, training
 from wfr_flows.cli.directory import check_directory, made_by, making, refuse_to_replace
 from wfr_flows.cli.files import told_in_one_sentence, write_arrays, write_figure, write_json
-from wfr_flows.cli.options import (
-    InputError,
-    add_out,
-    add_printing,
-    add_quick,
-    add_seed,
-    count,
-    count_or_zero,
-    pick,
-    positive,
-    subcommand,
-)
+from wfr_flows.cli.options import InputError, add_run, count, count_or_zero, pick, positive, subcommand
 from wfr_flows.cli.progress import Bars, Clock
 from wfr_flows.cli.table import complain, printed_as_json, screen
 from wfr_flows.dynamics import Field, Geometry, Trajectory, batched, free_field, potential_field, windowed
@@ -113,10 +102,7 @@ def add_parser(commands) -> None:
         " stays with it (default: all coordinates)",
     )
     add("--hold-out", type=float, metavar="TIME", help="leave this time out of training, and compare there")
-    add_out(parser, "wfr-snapshots")
-    add_seed(parser)
-    add_quick(parser)
-    add_printing(parser)
+    add_run(parser, "wfr-snapshots")
     tuning = parser.add_argument_group("tuning")
     tuning.add_argument("--matching-steps", type=count, help="steps on the plans (8000; quick 1000)")
     tuning.add_argument(
