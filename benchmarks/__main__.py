@@ -9,12 +9,13 @@ for the benchmarks on tables.
 """
 
 import argparse
+import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
-
-import jax
+from typing import Any
 
 from benchmarks import page
 
@@ -94,13 +95,25 @@ def commands(options: argparse.Namespace) -> dict[str, list[str]]:
     return runs
 
 
-def device() -> str:
-    """The end of a record's name."""
-    first = jax.devices()[0]
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    if first.platform == "cpu":
+def device(machine: dict[str, Any]) -> str:
+    """The end of a record's name. Of the record: this process leaves the accelerator to the benchmarks."""
+    if machine["backend"] == "cpu":
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         return f"{cores}core-cpu"
-    return f"{jax.device_count()}x-{first.device_kind.replace(' ', '_').replace('-', '_')}"
+    return f"{machine['num_devices']}x-{re.sub('[ -]', '_', machine['device'])}"
+
+
+def run(name: str, module: str, given: list[str], folder: Path | None) -> bool:
+    """Run a benchmark, and keep its record if there is a folder; whether it succeeded."""
+    command = [sys.executable, "-m", f"benchmarks.{module}", *given]
+    if folder is None:
+        return subprocess.run(command, check=False).returncode == 0
+    record = folder / f"{name}.jsonl"
+    succeeded = subprocess.run([*command, "--out", str(record)], check=False).returncode == 0
+    if record.exists():
+        machine = json.loads(record.read_text().splitlines()[0])["machine"]
+        record.replace(folder / f"{name}-{device(machine)}.jsonl")
+    return succeeded
 
 
 def main() -> int:
@@ -122,10 +135,7 @@ def main() -> int:
     failed = []
     for name, (module, *given) in commands(options).items():
         print(f"== {module} {' '.join(given)}", file=sys.stderr, flush=True)
-        kept = [] if options.out is None else ["--out", str(options.out / f"{name}-{device()}.jsonl")]
-        if subprocess.run(
-            [sys.executable, "-m", f"benchmarks.{module}", *given, *kept], check=False
-        ).returncode:
+        if not run(name, module, given, options.out):
             failed.append(module)
     if failed:
         print(f"failed: {', '.join(failed)}", file=sys.stderr)

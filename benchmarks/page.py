@@ -65,9 +65,9 @@ def table(experiments: dict[str, Any], found: dict[str, Record]) -> str:
     parts = []
     for source in experiments["source"]:
         rows = [row for row in experiments["row"] if row["source"] == source["key"]]
-        parts += (
-            [f"### {source['title']}", source["about"]] if "about" in source else [f"### {source['title']}"]
-        )
+        parts.append(f"### {source['title']}")
+        if "about" in source:
+            parts.append(source["about"])
         parts.append("\n".join([HEADER, *(_line(row, found) for row in rows)]))
         missing = [item for item in experiments.get("missing", []) if item["source"] == source["key"]]
         if missing:

@@ -70,6 +70,12 @@ def test_the_runner_and_the_page_name_every_benchmark():
     assert runner.commands(given) == {"speed-static": ["speed.static", "--smoke"]}
 
 
+def test_a_record_is_named_after_its_machine():
+    machine = {"backend": "gpu", "num_devices": 1, "device": "NVIDIA H200-x"}
+    assert runner.device(machine) == "1x-NVIDIA_H200_x"
+    assert runner.device(machine | {"backend": "cpu"}).endswith("core-cpu")
+
+
 def test_everything_on_the_page_can_be_run_again():
     given = argparse.Namespace(smoke=False, full=True, tables=page.HERE, only=None)
     experiments = tomllib.loads((page.HERE / "experiments.toml").read_text())
