@@ -26,6 +26,23 @@ from wfr_flows.measures import Distribution, Particles
 GRID = jnp.linspace(-6.0, 7.0, 4001)[:, None]
 BANDWIDTH = 0.1
 NEGLIGIBLE = -50.0
+MIXTURES = {
+    10: (4096, {}),
+    # Plans between samples are mostly noise here: small batches alone, of more samples, at a higher rate.
+    50: (
+        32_768,
+        {
+            "matching_steps": 0,
+            "refinement_steps": 800,
+            "batch": 256,
+            "num_steps": 4,
+            "average_decay": 0.98,
+            "learning_rate": 0.04,
+        },
+    ),
+}
+"""Dimension to number of samples and options of `geodesics.generator`."""
+
 SMOKE = {"num_pairs": 100, "matching_steps": 300, "refinement_steps": 5, "batch": 64, "num_steps": 4}
 
 
@@ -137,11 +154,11 @@ def main() -> None:
     options.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     options.add_argument("--alpha", type=float, default=2.0, help="for Bernoulli, in units of whitened data")
     options.add_argument("--mixture-alpha", type=float, default=10.0)
-    options.add_argument("--dims", type=int, nargs="*", default=[10, 50])
+    options.add_argument("--dims", type=int, nargs="*", choices=list(MIXTURES), default=list(MIXTURES))
     options = options.parse_args()
     learning, size, fresh, stages = {}, 2048, 20_000, 4
     if options.smoke:
-        options.seeds, options.dims, learning, size, fresh, stages = [0], [3], SMOKE, 200, 400, 1
+        options.seeds, options.dims, learning, size, fresh, stages = [0], [10], SMOKE, 200, 400, 1
     generator = geodesics.generator(potentials.resnet(1, width=32), Geometry(options.alpha), **learning)
     with report("accuracy/posterior", options) as emit:
         for seed in options.seeds:
@@ -151,8 +168,16 @@ def main() -> None:
             for errors in online(keys[1], generator, size, fresh, stages):
                 emit(example="bernoulli online", **common, **rounded(errors))
             for dim, key in zip(options.dims, keys[2:], strict=True):
-                errors = mixture(key, dim, options.mixture_alpha, 2 * size, fresh, learning)
-                emit(example="mixture", dim=dim, seed=seed, alpha=options.mixture_alpha, **rounded(errors))
+                samples, how = (size, SMOKE) if options.smoke else MIXTURES[dim]
+                errors = mixture(key, dim, options.mixture_alpha, samples, fresh, how)
+                emit(
+                    example="mixture",
+                    dim=dim,
+                    num_samples=samples,
+                    seed=seed,
+                    alpha=options.mixture_alpha,
+                    **rounded(errors),
+                )
 
 
 if __name__ == "__main__":

@@ -5,6 +5,9 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
+import jax
+import platformdirs
+
 from wfr_flows.cli import (
     density,
     distance,
@@ -36,6 +39,10 @@ _COMMANDS = (
 )
 
 
+# Some twenty different runs.
+_CACHE_BYTES = 2**29
+
+
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise InputError(message)
@@ -49,6 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command.add_parser(commands)
     try:
         options = parser.parse_args(arguments)
+        _keep_programs()
         return options.run(options)
     except InputError as error:
         complain(str(error))
@@ -56,6 +64,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         complain("interrupted; a geodesic run that had begun continues with --resume.")
         return 130
+
+
+def _keep_programs() -> None:
+    """Keep compiled programs in the user's cache folder, unless JAX has been told where, or not to."""
+    if jax.config.jax_compilation_cache_dir is not None:
+        return
+    folder = platformdirs.user_cache_path("wfr_flows") / "programs"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:  # Nowhere to keep them: they are compiled every time.
+        return
+    jax.config.update("jax_compilation_cache_max_size", _CACHE_BYTES)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_compilation_cache_dir", str(folder))
 
 
 if __name__ == "__main__":

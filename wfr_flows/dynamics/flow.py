@@ -59,7 +59,9 @@ def weighted_field(potential: Potential, geometry: Geometry, *, log_det: bool = 
 
     def field(t: Scalar, state: FlowState, params: Params) -> FlowState:
         jet: Jet = jax.vmap(potential.jet, (None, None, 0))(params, t, state.position)
-        growth = -jet.value * inverse_alpha.astype(jet.value.dtype)
+        growth = jnp.zeros_like(jet.value)
+        if not geometry.balanced:
+            growth = -jet.value * inverse_alpha.astype(growth.dtype)
         divergence = jet.laplacian if log_det else jnp.zeros_like(growth)
         return FlowState(-jet.gradient, growth, -divergence)
 

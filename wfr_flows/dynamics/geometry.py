@@ -2,6 +2,9 @@
 
 from typing import NamedTuple
 
+import numpy as np
+from jax.core import Tracer
+
 from wfr_flows.numerics import inverse_alpha
 from wfr_flows.typing import ArrayLike, Scalar
 
@@ -23,3 +26,8 @@ class Geometry(NamedTuple):
     def inverse_alpha(self) -> Scalar:
         """``1/alpha``, exactly 0 in the Wasserstein case."""
         return inverse_alpha(self.alpha)
+
+    @property
+    def balanced(self) -> bool:
+        """Whether alpha is known to be ``inf``, so that nothing grows; never while it is traced."""
+        return not isinstance(self.alpha, Tracer) and bool(np.all(np.isinf(self.alpha)))

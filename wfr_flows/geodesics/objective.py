@@ -6,8 +6,6 @@ from typing import NamedTuple
 import diffrax
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jax.core import Tracer
 
 from wfr_flows.dynamics import Geometry, Trajectory, time_grid
 from wfr_flows.geodesics.density import LogDensity, carried_log_density, gauge_flow, log_normaliser
@@ -86,14 +84,12 @@ def objective(
         if isinstance(weight, int | float) and not weight >= 0:
             raise ValueError(f"{name}_weight is {weight}; give a number >= 0.")
 
-    # Without growth the normaliser is 1, and nothing need be carried backward.
-    balanced = not isinstance(geometry.alpha, Tracer) and bool(np.isinf(geometry.alpha))
-
     def evaluate(params: Params, source: Particles, target: Particles) -> Objective:
         source = source.normalise()
         forward = gauge_flow(potential, geometry, params, source, time_grid(num_steps), solver=solver)
         log_density = carried_log_density(forward, target_log_density)
-        if not balanced:
+        # Without growth the normaliser is 1, and nothing need be carried backward.
+        if not geometry.balanced:
             log_density -= log_normaliser(
                 potential, geometry, params, target, num_steps=num_steps, solver=solver
             )
@@ -116,14 +112,16 @@ def running_costs(
     residual is ``∫ E_w |∂ₜΦ - ½|∇Φ|² - (Φ-Φ̄)²/(2alpha)| dt``, OT-Flow's at ``alpha = inf``. Alone of the
     three it sees what function of time a potential carries: where it vanishes, ``dΦ̄/dt = -d²_SWFR``.
     """
-    jets: Jet = jax.vmap(jax.vmap(potential.jet, (None, None, 0)), (None, 0, 0))(
-        params, trajectory.time, trajectory.position
-    )
+    # Node by node, and again on the way back: the network's inner values at all nodes are too many to keep.
+    jets_at = jax.checkpoint(lambda node: jax.vmap(potential.jet, (None, None, 0))(params, *node))
+    jets: Jet = jax.lax.map(jets_at, (trajectory.time, trajectory.position))
     log_weight = jax.nn.log_softmax(trajectory.log_weight, axis=-1)
     weight = jnp.exp(log_weight)
     mean = jnp.sum(weight * jets.value, axis=1, keepdims=True)
     speed = jnp.sum(jets.gradient**2, axis=-1)
-    density = 0.5 * speed + 0.5 * geometry.inverse_alpha.astype(speed.dtype) * (jets.value - mean) ** 2
+    density = 0.5 * speed
+    if not geometry.balanced:
+        density += 0.5 * geometry.inverse_alpha.astype(speed.dtype) * (jets.value - mean) ** 2
     # A particle of weight zero keeps it; its ratio is set to 1 rather than 0/0.
     ratio = jnp.exp(jnp.where(log_weight[0] > -jnp.inf, log_weight - log_weight[0], 0.0))
     momentum_change = jnp.sum((ratio[..., None] * jets.gradient - jets.gradient[0]) ** 2, axis=-1)

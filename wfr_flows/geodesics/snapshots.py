@@ -67,11 +67,10 @@ def chain(
     if geometry.spherical:
         few = [snapshot.normalise() for snapshot in few]
     # Particles without mass make all windows of one shape, so that one program serves them.
-    largest = max(snapshot.log_weight.size for snapshot in few)
-    few = [padded(snapshot, largest) for snapshot in few]
+    largest = [max(measure.log_weight.size for measure in side) for side in (few[:-1], few[1:])]
     solve = static.spherical_wfr if geometry.spherical else static.wfr
     solve = jax.jit(partial(_window, solve, tolerance=tolerance))
-    windows = [solve(first, last, geometry.alpha) for first, last in zip(few, few[1:], strict=False)]
+    windows = [solve(*map(padded, ends, largest), geometry.alpha) for ends in zip(few, few[1:], strict=False)]
     results, diracs = zip(*windows, strict=True)
     return Chain(
         jnp.asarray(time, few[0].position.dtype),
