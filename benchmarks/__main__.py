@@ -45,6 +45,10 @@ NAMED = {
     "accuracy-snapshots_clusters": ["accuracy.snapshots", "--dims", "10", "100"],
     "accuracy-snapshots_clusters_components": ["accuracy.snapshots", "--dims", "100", "1000", "--components"],
     "accuracy-two_dimensional_ot_flow": ["accuracy.two_dimensional", "--ot-flow"],
+    "accuracy-two_dimensional_toys": [
+        *("accuracy.two_dimensional", "--sets"),
+        *("circles", "checkerboard", "pinwheel", "swissroll", "two-spirals"),
+    ],
 }
 """What ``--full`` runs besides, by the name of the record."""
 

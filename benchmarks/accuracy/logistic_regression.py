@@ -127,6 +127,8 @@ def over_splits(name: str, options: argparse.Namespace) -> dict:
 
 def compared(found: Weighted, reference: nuts.Chains | None) -> dict:
     record = {"effective_sample_size": float(found.particles.effective_sample_size)}
+    if np.isfinite(found.tail_shape):
+        record["tail_shape"] = float(found.tail_shape)
     if bool(jnp.isfinite(found.log_evidence)):
         record["log_evidence"] = float(found.log_evidence)
         record["log_evidence_standard_error"] = float(found.standard_error)

@@ -26,21 +26,7 @@ from wfr_flows.measures import Distribution, Particles
 GRID = jnp.linspace(-6.0, 7.0, 4001)[:, None]
 BANDWIDTH = 0.1
 NEGLIGIBLE = -50.0
-MIXTURES = {
-    10: (4096, {}),
-    # Plans between samples are mostly noise here: small batches alone, of more samples, at a higher rate.
-    50: (
-        32_768,
-        {
-            "matching_steps": 0,
-            "refinement_steps": 800,
-            "batch": 256,
-            "num_steps": 4,
-            "average_decay": 0.98,
-            "learning_rate": 0.04,
-        },
-    ),
-}
+MIXTURES = {10: (4096, {}), 50: (32_768, geodesics.MANY_DIMENSIONS | {"num_steps": 4})}
 """Dimension to number of samples and options of `geodesics.generator`."""
 
 SMOKE = {"num_pairs": 100, "matching_steps": 300, "refinement_steps": 5, "batch": 64, "num_steps": 4}
@@ -151,7 +137,7 @@ def mixture(key: jax.Array, dim: int, alpha: float, size: int, fresh: int, learn
 
 def main() -> None:
     options = parser(__doc__)
-    options.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    options.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     options.add_argument("--alpha", type=float, default=2.0, help="for Bernoulli, in units of whitened data")
     options.add_argument("--mixture-alpha", type=float, default=10.0)
     options.add_argument("--dims", type=int, nargs="*", choices=list(MIXTURES), default=list(MIXTURES))

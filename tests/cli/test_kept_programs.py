@@ -10,7 +10,7 @@ TWO = "0,0\n1,0\n"
 
 @pytest.fixture
 def started(tmp_path, monkeypatch):
-    """``environment -> (exit code, errors, kept files)`` of a short command with a cache folder of its own."""
+    """``() -> (exit code, errors, kept files)`` of a short command with a cache folder of its own."""
     (tmp_path / "two.csv").write_text(TWO)
     for name in ("JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"):
         monkeypatch.delenv(name, raising=False)

@@ -126,6 +126,21 @@ def test_weights_of_a_proposal_in_two_dimensions(tmp_path, capsys):
     assert "effective samples" in said.err
 
 
+def test_many_dimensions_do_without_plans(tmp_path, capsys):
+    theta = np.random.default_rng(2).normal(size=(300, 21))
+    columns = {f"x{i}": column for i, column in enumerate(theta.T)}
+    path = write_table(
+        tmp_path / "prior.csv", **columns, log_likelihood=gaussian(theta[:, 0], OBSERVED, NOISE**2)
+    )
+    sizes = ["--width", "4", "--refinement-steps", "5", "--num-steps", "2", "--samples", "50"]
+    assert main(["posterior", str(path), *sizes, "--out", str(tmp_path / "out"), "--json"]) == 0
+    summary = json.loads(capsys.readouterr().out)
+    settings = summary["settings"]
+    assert (settings["matching_steps"], settings["batch"]) == (0, 256)
+    assert "matching" not in summary["seconds"]
+    assert np.isfinite(summary["cross_entropy"])
+
+
 def test_model_is_replaced_only_by_a_complete_one(conjugate, monkeypatch, tmp_path):
     out, save = conjugate / "out", training.save
 

@@ -174,3 +174,23 @@ def test_unusable_arguments_are_named():
     params = potential.init(jax.random.key(0))
     with pytest.raises(ValueError, match="alpha"):
         evaluate(params, measure, measure)
+
+
+def test_alpha_known_to_be_inf_and_traced_are_the_same(key):
+    # The former computes no growth at all.
+    potential = potentials.resnet(2, width=6)
+    params = potential.init(key)
+    source, target = (uniform(jax.random.normal(k, (16, 2))) for k in jax.random.split(key))
+    density = measures.standard_normal(2).log_density
+
+    def total(params, alpha):
+        evaluate = geodesics.objective(
+            potential, dynamics.Geometry(alpha), density, residual_weight=0.5, num_steps=4
+        )
+        return evaluate(params, source, target).total
+
+    known = jax.jit(jax.value_and_grad(lambda params: total(params, jnp.inf)))(params)
+    traced = jax.jit(jax.value_and_grad(total))(params, jnp.inf)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12), known, traced)
+    assert dynamics.Geometry(jnp.inf).balanced
+    assert not dynamics.Geometry(2.0).balanced

@@ -84,8 +84,8 @@ def add_parser(commands) -> None:
     )
     add_training(
         tuning,
-        matching="3000; quick 800",
-        refinement="200; quick 20",
+        matching_steps="6000; quick 800",
+        refinement_steps="200; quick 20",
         batch="1024; quick 512",
         matching_weight=10.0,
     )
@@ -122,7 +122,7 @@ def _settings(options: argparse.Namespace) -> Settings:
         seed=options.seed,
         num_samples=pick(options, "num_samples", 2000, 500),
         width=options.width,
-        matching_steps=pick(options, "matching_steps", 3000, 800),
+        matching_steps=pick(options, "matching_steps", 6000, 800),
         refinement_steps=pick(options, "refinement_steps", 200, 20),
         batch=pick(options, "batch", 1024, 512),
         num_steps=options.num_steps,

@@ -102,12 +102,14 @@ def add_run(parser: argparse.ArgumentParser, default: str, kinds: str | None = N
     add_printing(parser)
 
 
-def add_training(group, *, matching: str, refinement: str, batch: str, matching_weight: float) -> None:
+def add_training(
+    group, *, matching_steps: str, refinement_steps: str, batch: str, matching_weight: float
+) -> None:
     """Add the options that tune a learned flow; the texts tell the defaults that the command picks."""
     add = group.add_argument
     add("--width", type=count, default=64, help="width of the potential network (64)")
-    add("--matching-steps", type=count, help=f"warm-start steps ({matching})")
-    add("--refinement-steps", type=count, help=f"UOT-gen steps ({refinement})")
+    add("--matching-steps", type=count, help=f"warm-start steps ({matching_steps})")
+    add("--refinement-steps", type=count, help=f"UOT-gen steps ({refinement_steps})")
     add("--batch", type=count, help=f"particles per refinement step at either end ({batch})")
     add("--num-steps", type=count, default=8, help="Runge-Kutta steps while training (8)")
     add("--action-weight", type=non_negative, default=0.0, help="gamma1 (0)")

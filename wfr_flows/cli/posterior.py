@@ -26,7 +26,7 @@ from wfr_flows.cli.files import (
 from wfr_flows.cli.options import InputError, add_run, add_training, count, pick, positive_or_inf, subcommand
 from wfr_flows.cli.progress import Bars, Clock
 from wfr_flows.cli.table import complain, printed_as_json, screen
-from wfr_flows.geodesics import Online
+from wfr_flows.geodesics import MANY_DIMENSIONS, Online
 from wfr_flows.measures import Particles
 from wfr_flows.training import Chunk, NonFiniteError
 from wfr_flows.typing import Array, Float, Key, Scalar
@@ -48,6 +48,11 @@ RESULTS = ("summary.json", "posterior.npz", "posterior.png", *model.FILES)
 """What a run writes."""
 
 _FEW = 100
+_FEW_DIMENSIONS = 20
+# In a full and in a quick run.
+_USUAL = {"matching_steps": (2000, 1000), "refinement_steps": (300, 100), "batch": (1024, 512)}
+_RATES = "learning_rate", "average_decay"
+_MANY = {name: (MANY_DIMENSIONS[name], MANY_DIMENSIONS[name]) for name in _USUAL}
 _SHOWN = 8
 
 
@@ -118,9 +123,7 @@ def add_parser(commands) -> None:
     add_run(parser, "wfr-posterior")
     add_training(
         parser.add_argument_group("tuning"),
-        matching="2000; quick 1000",
-        refinement="300; quick 100",
-        batch="1024; quick 512",
+        **{name: _said(*both, _MANY[name][0]) for name, both in _USUAL.items()},
         matching_weight=1.0,
     )
 
@@ -128,7 +131,7 @@ def add_parser(commands) -> None:
 def run(options: argparse.Namespace) -> int:
     """Run the job; see `DESCRIPTION`."""
     prior, log_likelihood = _load(options)
-    settings, out, clock = _settings(options), options.out, Clock()
+    settings, out, clock = _settings(options, prior.position.shape[1]), options.out, Clock()
     check_directory(out)
     refuse_to_replace(out, (*RESULTS, "settings.json"), [options.file], ours=model.is_marked(out))
     with making(out):
@@ -194,7 +197,12 @@ def _load(options: argparse.Namespace) -> tuple[Particles, np.ndarray]:
     return prior, values
 
 
-def _settings(options: argparse.Namespace) -> Settings:
+def _said(full: int, quick: int, many: int) -> str:
+    return f"{full}; quick {quick}; {many} in more than {_FEW_DIMENSIONS} dimensions"
+
+
+def _settings(options: argparse.Namespace, dim: int) -> Settings:
+    usual = _MANY if dim > _FEW_DIMENSIONS else _USUAL
     return Settings(
         log_likelihood=options.log_likelihood,
         weights=options.weights,
@@ -203,9 +211,7 @@ def _settings(options: argparse.Namespace) -> Settings:
         samples=options.samples,
         num_pairs=500 if options.quick else 2000,
         width=options.width,
-        matching_steps=pick(options, "matching_steps", 2000, 1000),
-        refinement_steps=pick(options, "refinement_steps", 300, 100),
-        batch=pick(options, "batch", 1024, 512),
+        **{name: pick(options, name, *both) for name, both in usual.items()},
         num_steps=options.num_steps,
         action_weight=options.action_weight,
         velocity_weight=options.velocity_weight,
@@ -245,9 +251,10 @@ def _learn(
         velocity_weight=settings.velocity_weight,
         matching_weight=settings.matching_weight,
         on_chunk=on_chunk,
+        **{name: MANY_DIMENSIONS[name] for name in _RATES if shape.dimension > _FEW_DIMENSIONS},
     )
     with Bars(console) as bars:
-        bars.add("matching", steps["matching"])
+        bars.add(*next(phase for phase in steps.items() if phase[1]))
         return jax.block_until_ready(inference.posterior(key, generator, prior, log_likelihood))
 
 

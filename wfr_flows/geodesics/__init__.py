@@ -3,7 +3,14 @@
 from wfr_flows.geodesics.density import carried_log_density, gauge_flow, log_density, log_normaliser
 from wfr_flows.geodesics.fit import fit, fit_chain
 from wfr_flows.geodesics.generate import generate
-from wfr_flows.geodesics.generator import Generator, Learned, generator, whitened, whitening
+from wfr_flows.geodesics.generator import (
+    MANY_DIMENSIONS,
+    Generator,
+    Learned,
+    generator,
+    whitened,
+    whitening,
+)
 from wfr_flows.geodesics.matching import Loss, fit_matching, matching, matching_method, zero_loss
 from wfr_flows.geodesics.objective import Objective, RunningCosts, objective, running_costs
 from wfr_flows.geodesics.online import Online, begin, update
@@ -11,6 +18,7 @@ from wfr_flows.geodesics.snapshots import Chain, chain, chain_matching, push, pu
 from wfr_flows.geodesics.uot_gen import uot_gen
 
 __all__ = [
+    "MANY_DIMENSIONS",
     "Chain",
     "Generator",
     "Learned",

@@ -15,6 +15,19 @@ from wfr_flows.measures import Particles, empirical, moments, standard_normal
 from wfr_flows.potentials import Potential
 from wfr_flows.typing import Array, Float, Key, Params, Scalar
 
+MANY_DIMENSIONS: dict[str, Any] = {
+    "matching_steps": 0,
+    "refinement_steps": 800,
+    "batch": 256,
+    "learning_rate": 0.04,
+    "average_decay": 0.98,
+}
+"""Options of `fit` beyond some 20 dimensions, where plans between samples are mostly noise.
+
+Many small batches at a high rate do without them: in 50 dimensions a mixture of two is learned from 32,768
+samples to 1.5 % of its masses. ``num_steps=4`` halves the time.
+"""
+
 _NORMALISER_PARTICLES = 32768
 _LEAST_VARIANCE = 1e-6
 
@@ -72,7 +85,7 @@ def generator(
       potential: of the dimension of the data.
       geometry: spherical; ``alpha`` is in units of the whitened data.
       num_steps: Runge-Kutta steps while training; twice as many elsewhere.
-      matching_weight, options: as in `fit`.
+      matching_weight, options: as in `fit`; see `MANY_DIMENSIONS`.
 
     Returns:
       A `Generator`. ``learn`` compiles and runs two loops; ``sample`` and ``log_density`` are to be jitted.

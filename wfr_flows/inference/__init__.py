@@ -17,6 +17,7 @@ from wfr_flows.inference.labelled import (
 )
 from wfr_flows.inference.logistic_regression import LogisticRegression, Score, logistic_regression, score
 from wfr_flows.inference.nested import NestedLaplace, nested_laplace
+from wfr_flows.inference.pareto import fit_generalised_pareto, pareto_smoothed
 from wfr_flows.inference.posterior import log_evidence, posterior
 from wfr_flows.inference.samplers import (
     Sampler,
@@ -38,10 +39,12 @@ __all__ = [
     "against_rest",
     "bernoulli",
     "fetch_labelled",
+    "fit_generalised_pareto",
     "laplace",
     "log_evidence",
     "logistic_regression",
     "nested_laplace",
+    "pareto_smoothed",
     "posterior",
     "read_labelled",
     "ringnorm",

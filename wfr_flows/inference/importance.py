@@ -1,5 +1,6 @@
 """Importance sampling: weights towards a posterior, the evidence, and Gaussians near it to draw from."""
 
+import math
 from typing import NamedTuple
 
 import jax
@@ -7,8 +8,9 @@ import jax.numpy as jnp
 import optimistix
 
 from wfr_flows.gradient_flows.functionals import LogDensity
+from wfr_flows.inference.pareto import pareto_smoothed
 from wfr_flows.measures import Distribution, Particles, gaussian, mixture, moments
-from wfr_flows.typing import Array, Bool, Float, Key, Scalar
+from wfr_flows.typing import Array, ArrayLike, Bool, Float, Key, Scalar
 
 _NEWTON_STEPS = 4
 _BATCH = 256
@@ -24,11 +26,13 @@ class Weighted(NamedTuple):
       particles: of mass 1.
       log_evidence: logarithm of the mass of the law; NaN from methods that do not know their own density.
       standard_error: of the latter, by the delta method.
+      tail_shape: of the weights before they were smoothed, see `pareto_smoothed`; NaN where they were not.
     """
 
     particles: Particles
     log_evidence: Scalar
     standard_error: Scalar
+    tail_shape: ArrayLike = math.nan
 
 
 def reweighted(measure: Particles, log_ratio: Float[Array, " n"]) -> tuple[Particles, Scalar]:
@@ -55,6 +59,12 @@ def weigh(particles: Particles, log_ratio: Float[Array, " n"]) -> Weighted:
     updated, log_evidence = reweighted(particles, log_ratio)
     error = jnp.sqrt(jnp.sum((updated.weight - particles.weight) ** 2))
     return Weighted(updated, log_evidence, jnp.where(log_evidence == -jnp.inf, jnp.inf, error))
+
+
+def smoothed(found: Weighted) -> Weighted:
+    """The same with the weights of `pareto_smoothed`; the evidence is that of the weights as they were."""
+    particles, shape = pareto_smoothed(found.particles)
+    return found._replace(particles=particles, tail_shape=shape)
 
 
 def usable(found: Weighted) -> Weighted:

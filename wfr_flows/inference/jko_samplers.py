@@ -8,7 +8,7 @@ from wfr_flows.gradient_flows import ConvexMap, FreeEnergy, LogRatio, Whitening,
 from wfr_flows.gradient_flows.functionals import LogDensity
 from wfr_flows.gradient_flows.variational_jko import Optimiser
 from wfr_flows.inference.frame import back, check_target, frame_of, seen_from, start_sample
-from wfr_flows.inference.importance import Weighted, at_all, usable, weigh
+from wfr_flows.inference.importance import Weighted, at_all, smoothed, usable, weigh
 from wfr_flows.measures import Distribution
 from wfr_flows.potentials import ConvexPotential
 from wfr_flows.training import Method, cosine_adam, cosine_muon, run
@@ -33,7 +33,8 @@ def sample_by_icnn_jko(
     """The flow of ``KL(·|p)`` by `gradient_flows.icnn_jko` ([JKO]), then fresh samples through its maps.
 
     Args:
-      potential: `potentials.icnn` of the dimension; of width 32 by default.
+      potential: `potentials.icnn` of the dimension; by default of width 32 and strong convexity .9, so
+        that maps stay near the identity, as the start is near the target, and cut no tails.
       step_size, num_steps: of the flow, in units of the whitened start.
       num_iterations, batch, learning_rate: of a step.
       pool: particles that it is learned from.
@@ -42,7 +43,7 @@ def sample_by_icnn_jko(
       NonFiniteError: as `training.run`.
     """
     check_target(log_density, start, num_samples)
-    potential = potentials.icnn(start.dim, width=32, rank=0) if potential is None else potential
+    potential = _near_identity(start.dim) if potential is None else potential
     frame_key, init_key, start_key, run_key, draw_key = jax.random.split(key, 5)
     frame = frame_of(frame_key, start)
     target = seen_from(frame, log_density)
@@ -81,7 +82,7 @@ def sample_by_variational_jko(
     They are learned without their density, which is known nevertheless, as the maps are those of ICNN-JKO.
 
     Args:
-      potential: ``ψ``, `potentials.icnn` of the dimension; of width 32 by default.
+      potential: ``ψ``, as in `sample_by_icnn_jko`.
       ratio: `gradient_flows.log_ratio` of the dimension; of width 32 by default.
       step_size, num_steps: of the flow, in units of the whitened start.
       num_iterations, inner_steps, batch, map_optimiser, ratio_optimiser: of a step.
@@ -91,7 +92,7 @@ def sample_by_variational_jko(
       NonFiniteError: as `training.run`.
     """
     check_target(log_density, start, num_samples)
-    potential = potentials.icnn(start.dim, width=32, rank=0) if potential is None else potential
+    potential = _near_identity(start.dim) if potential is None else potential
     ratio = gradient_flows.log_ratio(start.dim, width=32) if ratio is None else ratio
     frame_key, init_key, start_key, run_key, draw_key = jax.random.split(key, 5)
     frame = frame_of(frame_key, start)
@@ -109,6 +110,10 @@ def sample_by_variational_jko(
     state = method.init((init_key, start_sample(start_key, start, frame, pool).particles))
     maps = gradient_flows.convex_maps(_infos(method, run_key, state, step_size, num_steps).move)
     return _through(potential, maps, draw_key, start, frame, num_samples, target)
+
+
+def _near_identity(dim: int) -> ConvexPotential:
+    return potentials.icnn(dim, width=32, rank=0, strong_convexity=0.9)
 
 
 def _infos(method: Method, key: Key, state: PyTree, step_size: float, num_steps: int):
@@ -136,7 +141,7 @@ def _through(
     def draw(key: Key, maps: ConvexMap) -> Weighted:
         moved = carry(potential, maps, start_sample(key, start, frame, num_samples))
         ratio = at_all(target, moved.particles.position) - moved.log_density
-        found = weigh(moved.particles, ratio)
+        found = smoothed(weigh(moved.particles, ratio))
         return found._replace(particles=back(frame, found.particles))
 
     return usable(draw(key, maps))

@@ -4,7 +4,7 @@ A sampler is ``(key, log_density, start, num_samples) -> Weighted``, with option
 `functools.partial`. All begin at the law ``start``, such as the distribution of `nested_laplace`, of
 `laplace`, or, where the data say little, the prior, and work in coordinates in which that has mean 0 and
 covariance I. Those that know the density of what they draw weigh it by ``p/q``: what they have not learned
-costs effective sample size instead of bias.
+costs effective sample size instead of bias. The greatest weights are Pareto-smoothed (`pareto_smoothed`).
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ from wfr_flows.geodesics import Generator, Learned
 from wfr_flows.gradient_flows import SteinState
 from wfr_flows.gradient_flows.functionals import LogDensity
 from wfr_flows.inference.frame import back, check_target, frame_of, seen_from
-from wfr_flows.inference.importance import Weighted, adapted, at_all, log_ratio, usable, weigh
+from wfr_flows.inference.importance import Weighted, adapted, at_all, log_ratio, smoothed, usable, weigh
 from wfr_flows.inference.posterior import posterior
 from wfr_flows.measures import Distribution, Particles
 from wfr_flows.training import Method, run
@@ -50,7 +50,7 @@ def sample_by_importance(
 
     @jax.jit
     def draw(adapt_key: Key, draw_key: Key) -> Weighted:
-        return weigh(*_drawn(adapt_key, draw_key, log_density, start, num_samples, num_rounds))
+        return smoothed(weigh(*_drawn(adapt_key, draw_key, log_density, start, num_samples, num_rounds)))
 
     return usable(draw(adapt_key, draw_key))
 
@@ -91,7 +91,7 @@ def sample_by_uot_gen(
     def weighed(key: Key, learned: Learned) -> Weighted:
         particles = generator.sample(key, learned, num_samples)
         density = generator.log_density(learned, particles.position)
-        return weigh(particles, at_all(log_density, particles.position) - density)
+        return smoothed(weigh(particles, at_all(log_density, particles.position) - density))
 
     particles, ratio = draw(adapt_key, draw_key)
     size = float(weigh(particles, ratio).particles.effective_sample_size)
@@ -168,8 +168,8 @@ def _near_identity(dim: int) -> Generator:
         potentials.resnet(dim, width=16),
         Geometry(2.0),
         matching_steps=0,
-        refinement_steps=150,
-        batch=2048,
+        refinement_steps=600,
+        batch=512,
         num_steps=2,
-        learning_rate=3e-3,
+        learning_rate=2e-2,
     )

@@ -1,0 +1,80 @@
+"""Pareto smoothing against laws whose tails are known, and what it does to averages."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from wfr_flows import inference, measures
+from wfr_flows.measures import Particles
+
+SIZE = 4000
+
+
+def weighted(log_weight):
+    log_weight = jnp.asarray(log_weight)
+    return Particles(jnp.zeros((log_weight.size, 1)), log_weight)
+
+
+@pytest.mark.parametrize("shape", [0.1, 0.5, 0.9])
+@pytest.mark.parametrize("scale", [0.5, 3.0])
+def test_the_fit_recovers_the_law(key, shape, scale):
+    uniform = jax.random.uniform(key, (SIZE,))
+    excess = jnp.sort(scale * jnp.expm1(-shape * jnp.log1p(-uniform)) / shape)
+    found_shape, found_scale = jax.jit(inference.fit_generalised_pareto)(excess)
+    # Four standard errors of the maximum of the likelihood, of which the shape's is (1 + k)/√n.
+    np.testing.assert_allclose(found_shape, shape, atol=4 * (1 + shape) / SIZE**0.5)
+    np.testing.assert_allclose(found_scale, scale, rtol=4 * (2 * (1 + shape) / SIZE) ** 0.5)
+
+
+@pytest.mark.parametrize("variance", [0.5, 0.75, 0.9])
+def test_the_shape_is_that_of_gaussian_ratios(key, variance):
+    # N(0, 1)/N(0, v): the ratio has a tail of index k = 1 - v, but for a logarithm.
+    x = variance**0.5 * jax.random.normal(key, (200_000,))
+    ratio = -0.5 * x**2 * (1 - 1 / variance)
+    _, shape = jax.jit(inference.pareto_smoothed)(weighted(ratio))
+    np.testing.assert_allclose(shape, 1 - variance, atol=0.12)
+
+
+def test_one_stray_no_longer_carries_everything(key):
+    ratio = 0.3 * jax.random.normal(key, (2000,))
+    before = weighted(ratio.at[0].set(6.0))
+    after, _ = inference.pareto_smoothed(before)
+    assert before.effective_sample_size < 40
+    assert after.effective_sample_size > 1000
+
+
+@settings(deadline=None, max_examples=20)
+@given(
+    st.lists(st.floats(-30, 30), min_size=1, max_size=60),
+    st.floats(-50, 50),
+)
+def test_mass_order_and_greatest_weight_are_kept(logs, level):
+    before = weighted(np.array(logs) + level)
+    after, shape = inference.pareto_smoothed(before)
+    np.testing.assert_allclose(after.mass, before.mass, rtol=1e-9)
+    order = np.argsort(before.log_weight, kind="stable")
+    assert np.all(np.diff(np.asarray(after.log_weight)[order]) >= -1e-9)
+    share, share_before = (np.max(m.log_weight - jax.nn.logsumexp(m.log_weight)) for m in (after, before))
+    # The rest may lose at most what the tail gains below the greatest weight.
+    assert np.isnan(shape) or share <= share_before + np.log(len(logs))
+
+
+def test_equal_weights_few_particles_and_none_are_left_alone():
+    for logs in (np.zeros(100), np.linspace(0, 5, 24), np.full(50, -np.inf)):
+        before = weighted(logs)
+        after, shape = inference.pareto_smoothed(before)
+        np.testing.assert_array_equal(after.log_weight, before.log_weight)
+        assert np.isnan(shape)
+
+
+def test_samplers_say_how_heavy_their_tails_are(key):
+    # A start with lighter tails than the target: shape 1 - 1/4.
+    start = measures.gaussian(np.zeros(1), np.eye(1) / 4)
+    target = measures.standard_normal(1).log_density
+    found = inference.sample_by_importance(key, target, start, 20_000)
+    assert 0.5 < found.tail_shape < 1
+    same = inference.sample_by_importance(key, start.log_density, start, 2000)
+    assert np.isnan(same.tail_shape) or same.tail_shape < 0.5
