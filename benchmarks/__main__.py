@@ -40,6 +40,9 @@ PRESET = {
 """What half an hour has room for, by module."""
 
 NAMED = {
+    "accuracy-filtering_double_well": [
+        *("accuracy.filtering", "--examples", "double-well", "--particles", "32768"),
+    ],
     "accuracy-mixture_convergence_6": ["accuracy.mixture_convergence", "--dims", "6"],
     "accuracy-refinement_gaussians": ["accuracy.refinement", "--examples", "gaussians"],
     "accuracy-snapshots_clusters": ["accuracy.snapshots", "--dims", "10", "100"],
