@@ -62,6 +62,12 @@ TABLES = {
         "cells/gene.csv",
         *("--time", "samples", "--alpha", "2.25", "--hill-growth"),
     ),
+    "accuracy-snapshots_gene_quick": (
+        "accuracy.snapshots",
+        "--table",
+        "cells/gene.csv",
+        *("--time", "samples", "--alpha", "2.25", "--hill-growth", "--quick"),
+    ),
     "accuracy-snapshots_dyngen": (
         "accuracy.snapshots",
         "--table",
