@@ -56,7 +56,9 @@ def kl_on_grid(folder: Path) -> float:
     """``KL(source | learned)`` of what a run left in a folder, both normalised on the grid."""
     points, found = folder / "grid.npy", folder / "density.npz"
     np.save(points, GRID[:, None])
-    command(["density", str(folder), str(points), "--out", str(found), "--quiet"])
+    code = command(["density", str(folder), str(points), "--out", str(found), "--quiet"])
+    if code:
+        raise SystemExit(f"wfr-flows density ended with exit code {code}")
     truth = jax.vmap(measures.BUILTIN["mixture"]().log_density)(jnp.asarray(GRID)[:, None])
     truth, learned = (np.asarray(x, float) for x in (truth, np.load(found)["log_density"]))
     truth, learned = (x - np.logaddexp.reduce(x) for x in (truth, learned))

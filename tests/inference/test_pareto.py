@@ -70,6 +70,24 @@ def test_equal_weights_few_particles_and_none_are_left_alone():
         assert np.isnan(shape)
 
 
+def test_weights_of_zero_stay_zero(key):
+    logs = jnp.full(4096, -jnp.inf).at[:150].set(jax.random.normal(key, (150,)))
+    before = weighted(logs)
+    after, shape = inference.pareto_smoothed(before)
+    np.testing.assert_array_equal(after.log_weight, before.log_weight)
+    assert np.isnan(shape)
+    logs = logs.at[:400].set(jax.random.normal(key, (400,)))
+    after, shape = inference.pareto_smoothed(weighted(logs))
+    assert np.isfinite(shape)
+    assert np.all(np.isneginf(after.log_weight) == np.isneginf(logs))
+
+
+def test_a_stray_out_of_range_is_said_to_be_one(key):
+    logs = jax.random.normal(key, (1000,)).at[0].set(2000.0)
+    _, shape = inference.pareto_smoothed(weighted(logs))
+    assert shape == np.inf
+
+
 def test_samplers_say_how_heavy_their_tails_are(key):
     # A start with lighter tails than the target: shape 1 - 1/4.
     start = measures.gaussian(np.zeros(1), np.eye(1) / 4)

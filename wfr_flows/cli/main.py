@@ -1,6 +1,7 @@
 """Parsing, dispatch and exit codes: 0 done, 1 training failed, 2 unusable input, 130 interrupted."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -68,12 +69,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _keep_programs() -> None:
     """Keep compiled programs in the user's cache folder, unless JAX has been told where, or not to."""
-    if jax.config.jax_compilation_cache_dir is not None:
+    if jax.config.jax_compilation_cache_dir is not None or not jax.config.jax_enable_compilation_cache:
         return
     folder = platformdirs.user_cache_path("wfr_flows") / "programs"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError:  # Nowhere to keep them: they are compiled every time.
+    except OSError:
+        return
+    if not os.access(folder, os.W_OK | os.X_OK):  # Nowhere to keep them: they are compiled every time.
         return
     jax.config.update("jax_compilation_cache_max_size", _CACHE_BYTES)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)

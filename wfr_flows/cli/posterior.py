@@ -49,10 +49,11 @@ RESULTS = ("summary.json", "posterior.npz", "posterior.png", *model.FILES)
 
 _FEW = 100
 _FEW_DIMENSIONS = 20
+_LATER = f"in more than {_FEW_DIMENSIONS} dimensions"
 # In a full and in a quick run.
 _USUAL = {"matching_steps": (2000, 1000), "refinement_steps": (300, 100), "batch": (1024, 512)}
 _RATES = "learning_rate", "average_decay"
-_MANY = {name: (MANY_DIMENSIONS[name], MANY_DIMENSIONS[name]) for name in _USUAL}
+_MANY = {name: (MANY_DIMENSIONS[name],) * 2 for name in _USUAL} | {"refinement_steps": (800, 200)}
 _SHOWN = 8
 
 
@@ -123,7 +124,7 @@ def add_parser(commands) -> None:
     add_run(parser, "wfr-posterior")
     add_training(
         parser.add_argument_group("tuning"),
-        **{name: _said(*both, _MANY[name][0]) for name, both in _USUAL.items()},
+        **{name: f"{_said(*both)}; {_LATER} {_said(*_MANY[name])}" for name, both in _USUAL.items()},
         matching_weight=1.0,
     )
 
@@ -197,12 +198,13 @@ def _load(options: argparse.Namespace) -> tuple[Particles, np.ndarray]:
     return prior, values
 
 
-def _said(full: int, quick: int, many: int) -> str:
-    return f"{full}; quick {quick}; {many} in more than {_FEW_DIMENSIONS} dimensions"
+def _said(full: int, quick: int) -> str:
+    return f"{full}" if full == quick else f"{full}, quick {quick}"
 
 
 def _settings(options: argparse.Namespace, dim: int) -> Settings:
-    usual = _MANY if dim > _FEW_DIMENSIONS else _USUAL
+    # Who asks for plans gets what goes with them.
+    usual = _MANY if dim > _FEW_DIMENSIONS and options.matching_steps is None else _USUAL
     return Settings(
         log_likelihood=options.log_likelihood,
         weights=options.weights,
@@ -251,7 +253,7 @@ def _learn(
         velocity_weight=settings.velocity_weight,
         matching_weight=settings.matching_weight,
         on_chunk=on_chunk,
-        **{name: MANY_DIMENSIONS[name] for name in _RATES if shape.dimension > _FEW_DIMENSIONS},
+        **{name: MANY_DIMENSIONS[name] for name in _RATES if not settings.matching_steps},
     )
     with Bars(console) as bars:
         bars.add(*next(phase for phase in steps.items() if phase[1]))

@@ -25,7 +25,7 @@ MANY_DIMENSIONS: dict[str, Any] = {
 """Options of `fit` beyond some 20 dimensions, where plans between samples are mostly noise.
 
 Many small batches at a high rate do without them: in 50 dimensions a mixture of two is learned from 32,768
-samples to 1.5 % of its masses. ``num_steps=4`` halves the time.
+samples to 1 % of its masses. ``num_steps=4`` halves the time.
 """
 
 _NORMALISER_PARTICLES = 32768

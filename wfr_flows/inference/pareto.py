@@ -19,8 +19,8 @@ def pareto_smoothed(particles: Particles) -> tuple[Particles, Scalar]:
     """Weights whose greatest ``min(n/5, 3√n)`` are the quantiles of a generalised Pareto law fitted to them.
 
     One sample where a density falls off too fast can carry most of the weight; smoothing takes its share down
-    to what the others make plausible, and no weight above the greatest there was (Vehtari, Simpson, Gelman,
-    Yao and Gabry, 2024). The mass is kept.
+    to what the others make plausible, and none beyond the greatest there was; then the mass is restored
+    (Vehtari, Simpson, Gelman, Yao and Gabry, 2024). Weights of zero stay zero.
 
     Args:
       particles: weighted by density ratios.
@@ -28,7 +28,8 @@ def pareto_smoothed(particles: Particles) -> tuple[Particles, Scalar]:
     Returns:
       The particles, and the shape ``k`` of the law: moments of the weights of order ``1/k`` and beyond are
       infinite. Below .7 averages over the particles are reliable; above, the samples miss what the law has.
-      NaN, and the weights as they were, for fewer than 25 particles or weights without a tail.
+      The weights are as they were, and it is NaN, for fewer than 25 particles and for too few different or
+      positive weights; ``inf``, where the greatest is beyond what floats can compare with the others.
     """
     size = min(particles.log_weight.size // 5, math.ceil(3 * particles.log_weight.size**0.5))
     if size < _LEAST_TAIL:
@@ -37,17 +38,20 @@ def pareto_smoothed(particles: Particles) -> tuple[Particles, Scalar]:
     level = jnp.max(particles.log_weight)
     order = jnp.argsort(particles.log_weight)
     tail = order[-size:]
-    threshold = jnp.exp(particles.log_weight[order[-size - 1]] - level)
+    log_threshold = particles.log_weight[order[-size - 1]] - level
+    threshold = jnp.exp(log_threshold)
     excess = jnp.exp(particles.log_weight[tail] - level) - threshold
     shape, scale = fit_generalised_pareto(jnp.where(excess > 0, excess, jnp.finfo(excess.dtype).tiny))
-    beyond = -jnp.log1p(-(jnp.arange(size) + 0.5) / size)
+    beyond = -jnp.log1p(-(jnp.arange(size, dtype=excess.dtype) + 0.5) / size)
     quantile = scale * jnp.where(shape == 0, beyond, jnp.expm1(shape * beyond) / shape)
     smooth = jnp.minimum(jnp.log(threshold + quantile), 0.0) + level
-    fitted = jnp.isfinite(shape) & jnp.all(jnp.isfinite(smooth)) & (excess[size // 4] > 0)
+    fitted = jnp.isfinite(shape) & jnp.all(jnp.isfinite(smooth)) & (threshold > 0) & (_quartile(excess) > 0)
     log_weight = particles.log_weight.at[tail].set(smooth)
     log_weight += log_mass - jax.nn.logsumexp(log_weight)
     log_weight = jnp.where(fitted, log_weight, particles.log_weight)
-    return particles._replace(log_weight=log_weight), jnp.where(fitted, shape, jnp.nan)
+    out_of_range = jnp.isfinite(log_threshold) & (threshold == 0)
+    otherwise = jnp.where(out_of_range, jnp.inf, jnp.nan)
+    return particles._replace(log_weight=log_weight), jnp.where(fitted, shape, otherwise)
 
 
 def fit_generalised_pareto(excess: Float[Array, " n"]) -> tuple[Scalar, Scalar]:
@@ -62,8 +66,7 @@ def fit_generalised_pareto(excess: Float[Array, " n"]) -> tuple[Scalar, Scalar]:
     n = excess.size
     count = _CANDIDATES + int(n**0.5)
     ranks = jnp.arange(1, count + 1, dtype=excess.dtype) - 0.5
-    quartile = excess[int(n / 4 + 0.5) - 1]
-    theta = 1 / excess[-1] + (1 - jnp.sqrt(count / ranks)) / (_PRIOR_SHARE * quartile)
+    theta = 1 / excess[-1] + (1 - jnp.sqrt(count / ranks)) / (_PRIOR_SHARE * _quartile(excess))
 
     def shape_of(theta: Scalar) -> Scalar:
         return jnp.mean(jnp.log1p(-theta * excess))
@@ -74,3 +77,7 @@ def fit_generalised_pareto(excess: Float[Array, " n"]) -> tuple[Scalar, Scalar]:
     shape = shape_of(best)
     scale = -shape / best
     return (n * shape + 0.5 * _PRIOR_SIZE) / (n + _PRIOR_SIZE), scale
+
+
+def _quartile(increasing: Float[Array, " n"]) -> Scalar:
+    return increasing[int(increasing.size / 4 + 0.5) - 1]
