@@ -43,6 +43,10 @@ NAMED = {
     "accuracy-filtering_double_well": [
         *("accuracy.filtering", "--examples", "double-well", "--particles", "32768"),
     ],
+    "accuracy-gaussian_mixture_action_weights": [
+        *("accuracy.gaussian_mixture", "--alphas", "1", "--seeds", "0"),
+        *("--action-weights", "0.01", "0.1", "1"),
+    ],
     "accuracy-mixture_convergence_6": ["accuracy.mixture_convergence", "--dims", "6"],
     "accuracy-refinement_gaussians": ["accuracy.refinement", "--examples", "gaussians"],
     "accuracy-snapshots_clusters": ["accuracy.snapshots", "--dims", "10", "100"],
