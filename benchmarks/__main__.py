@@ -59,19 +59,14 @@ NAMED = {
 }
 """What ``--full`` runs besides, by the name of the record."""
 
+_GENE = (
+    *("accuracy.snapshots", "--table", "cells/gene.csv"),
+    *("--time", "samples", "--alpha", "2.25", "--hill-growth"),
+)
+
 TABLES = {
-    "accuracy-snapshots_gene": (
-        "accuracy.snapshots",
-        "--table",
-        "cells/gene.csv",
-        *("--time", "samples", "--alpha", "2.25", "--hill-growth"),
-    ),
-    "accuracy-snapshots_gene_quick": (
-        "accuracy.snapshots",
-        "--table",
-        "cells/gene.csv",
-        *("--time", "samples", "--alpha", "2.25", "--hill-growth", "--quick"),
-    ),
+    "accuracy-snapshots_gene": _GENE,
+    "accuracy-snapshots_gene_quick": (*_GENE, "--quick"),
     "accuracy-snapshots_dyngen": (
         "accuracy.snapshots",
         "--table",

@@ -39,8 +39,7 @@ _COMMANDS = (
     filtering,
 )
 
-
-# Some twenty different runs.
+# A run leaves some 3 MB, a long one more.
 _CACHE_BYTES = 2**29
 
 

@@ -49,11 +49,11 @@ RESULTS = ("summary.json", "posterior.npz", "posterior.png", *model.FILES)
 
 _FEW = 100
 _FEW_DIMENSIONS = 20
-_LATER = f"in more than {_FEW_DIMENSIONS} dimensions"
 # In a full and in a quick run.
 _USUAL = {"matching_steps": (2000, 1000), "refinement_steps": (300, 100), "batch": (1024, 512)}
-_RATES = "learning_rate", "average_decay"
-_MANY = {name: (MANY_DIMENSIONS[name],) * 2 for name in _USUAL} | {"refinement_steps": (800, 200)}
+_MANY = {name: (MANY_DIMENSIONS[name],) * 2 for name in _USUAL}
+_MANY["refinement_steps"] = MANY_DIMENSIONS["refinement_steps"], 200
+_RATES = {name: value for name, value in MANY_DIMENSIONS.items() if name not in _USUAL}
 _SHOWN = 8
 
 
@@ -124,7 +124,10 @@ def add_parser(commands) -> None:
     add_run(parser, "wfr-posterior")
     add_training(
         parser.add_argument_group("tuning"),
-        **{name: f"{_said(*both)}; {_LATER} {_said(*_MANY[name])}" for name, both in _USUAL.items()},
+        **{
+            name: f"{_said(*both)}; in more than {_FEW_DIMENSIONS} dimensions {_said(*_MANY[name])}"
+            for name, both in _USUAL.items()
+        },
         matching_weight=1.0,
     )
 
@@ -253,7 +256,7 @@ def _learn(
         velocity_weight=settings.velocity_weight,
         matching_weight=settings.matching_weight,
         on_chunk=on_chunk,
-        **{name: MANY_DIMENSIONS[name] for name in _RATES if not settings.matching_steps},
+        **(_RATES if settings.matching_steps == 0 else {}),
     )
     with Bars(console) as bars:
         bars.add(*next(phase for phase in steps.items() if phase[1]))

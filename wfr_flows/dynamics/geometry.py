@@ -2,10 +2,7 @@
 
 from typing import NamedTuple
 
-import numpy as np
-from jax.core import Tracer
-
-from wfr_flows.numerics import inverse_alpha
+from wfr_flows.numerics import inverse_alpha, known_infinite
 from wfr_flows.typing import ArrayLike, Scalar
 
 
@@ -30,4 +27,4 @@ class Geometry(NamedTuple):
     @property
     def balanced(self) -> bool:
         """Whether alpha is known to be ``inf``, so that nothing grows; never while it is traced."""
-        return not isinstance(self.alpha, Tracer) and bool(np.all(np.isinf(self.alpha)))
+        return known_infinite(self.alpha)

@@ -281,5 +281,5 @@ def _check(time: Sequence[float] | Array, snapshots: Sequence[Particles], geomet
     if len(dims) > 1:
         raise ValueError(f"the snapshots have {sorted(dims)} coordinates; give all the same.")
     masses = [float(np.exp(np.logaddexp.reduce(np.asarray(s.log_weight)))) for s in snapshots]
-    if np.isinf(geometry.alpha) and not geometry.spherical and not np.allclose(masses, masses[0], rtol=1e-4):
+    if geometry.balanced and not geometry.spherical and not np.allclose(masses, masses[0], rtol=1e-4):
         raise ValueError(f"alpha = inf keeps mass and the snapshots have {masses}; give a finite alpha.")

@@ -31,27 +31,42 @@ def pareto_smoothed(particles: Particles) -> tuple[Particles, Scalar]:
       The weights are as they were, and it is NaN, for fewer than 25 particles and for too few different or
       positive weights; ``inf``, where the greatest is beyond what floats can compare with the others.
     """
-    size = min(particles.log_weight.size // 5, math.ceil(3 * particles.log_weight.size**0.5))
+    log_weight = particles.log_weight
+    size = min(log_weight.size // 5, math.ceil(3 * log_weight.size**0.5))
     if size < _LEAST_TAIL:
-        return particles, jnp.full_like(particles.log_weight[0], jnp.nan)
-    log_mass = jax.nn.logsumexp(particles.log_weight)
-    level = jnp.max(particles.log_weight)
-    order = jnp.argsort(particles.log_weight)
-    tail = order[-size:]
-    log_threshold = particles.log_weight[order[-size - 1]] - level
-    threshold = jnp.exp(log_threshold)
-    excess = jnp.exp(particles.log_weight[tail] - level) - threshold
-    shape, scale = fit_generalised_pareto(jnp.where(excess > 0, excess, jnp.finfo(excess.dtype).tiny))
-    beyond = -jnp.log1p(-(jnp.arange(size, dtype=excess.dtype) + 0.5) / size)
-    quantile = scale * jnp.where(shape == 0, beyond, jnp.expm1(shape * beyond) / shape)
-    smooth = jnp.minimum(jnp.log(threshold + quantile), 0.0) + level
-    fitted = jnp.isfinite(shape) & jnp.all(jnp.isfinite(smooth)) & (threshold > 0) & (_quartile(excess) > 0)
-    log_weight = particles.log_weight.at[tail].set(smooth)
-    log_weight += log_mass - jax.nn.logsumexp(log_weight)
-    log_weight = jnp.where(fitted, log_weight, particles.log_weight)
+        return particles, jnp.full_like(log_weight[0], jnp.nan)
+    _, log_threshold, threshold, excess = _tail(log_weight, size)
+    varied = (threshold > 0) & (_quartile(excess) > 0)
+    # Where there is nothing to fit, the fit is of numbers that harm no derivative.
+    harmless = jnp.log1p(jnp.arange(log_weight.size, dtype=log_weight.dtype))
+    smooth, shape = _smoothed(jnp.where(varied, log_weight, harmless), size)
+    fitted = varied & jnp.isfinite(shape)
     out_of_range = jnp.isfinite(log_threshold) & (threshold == 0)
     otherwise = jnp.where(out_of_range, jnp.inf, jnp.nan)
-    return particles._replace(log_weight=log_weight), jnp.where(fitted, shape, otherwise)
+    smoothed = particles._replace(log_weight=jnp.where(fitted, smooth, log_weight))
+    return smoothed, jnp.where(fitted, shape, otherwise)
+
+
+def _smoothed(log_weight: Float[Array, " n"], size: int) -> tuple[Float[Array, " n"], Scalar]:
+    """Log-weights of the same mass with a smooth tail of some size, and its shape."""
+    tail, _, threshold, excess = _tail(log_weight, size)
+    shape, scale = fit_generalised_pareto(jnp.maximum(excess, jnp.finfo(excess.dtype).tiny))
+    beyond = -jnp.log1p(-(jnp.arange(size, dtype=excess.dtype) + 0.5) / size)
+    quantile = scale * jnp.expm1(shape * beyond) / shape
+    smooth = jnp.minimum(jnp.log(threshold + quantile), 0.0) + jnp.max(log_weight)
+    smooth = log_weight.at[tail].set(smooth)
+    return smooth + jax.nn.logsumexp(log_weight) - jax.nn.logsumexp(smooth), shape
+
+
+def _tail(log_weight: Float[Array, " n"], size: int) -> tuple[Array, Scalar, Scalar, Float[Array, " size"]]:
+    """Indices of the greatest, increasing; the one below, as logarithm and as it is; what exceeds it.
+
+    All relative to the greatest.
+    """
+    order = jnp.argsort(log_weight)
+    relative = log_weight[order] - log_weight[order[-1]]
+    threshold = jnp.exp(relative[-size - 1])
+    return order[-size:], relative[-size - 1], threshold, jnp.exp(relative[-size:]) - threshold
 
 
 def fit_generalised_pareto(excess: Float[Array, " n"]) -> tuple[Scalar, Scalar]:

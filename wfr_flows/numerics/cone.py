@@ -42,6 +42,11 @@ def inverse_alpha(alpha: ArrayLike) -> Array:
     return 1.0 / jnp.asarray(alpha, jnp.result_type(alpha, float))
 
 
+def known_infinite(alpha: ArrayLike) -> bool:
+    """Whether ``alpha`` is known to be ``inf``, so that nothing grows; never while it is traced."""
+    return not isinstance(alpha, Tracer) and bool(np.all(np.isinf(alpha)))
+
+
 def _analytic(q: ArrayLike, coefficients: tuple[float, ...], closed_form: Callable[[Array], Array]) -> Array:
     """The Taylor polynomial near zero and ``closed_form(q)`` elsewhere, both branches differentiable."""
     q = jnp.asarray(q, jnp.result_type(q, float))

@@ -1,11 +1,9 @@
 """Exact values without iteration: Wasserstein on the line, Gaussian-Hellinger between Gaussians."""
 
 import jax.numpy as jnp
-import numpy as np
-from jax.core import Tracer
 
 from wfr_flows.measures import Particles
-from wfr_flows.numerics import inverse_alpha
+from wfr_flows.numerics import inverse_alpha, known_infinite
 from wfr_flows.static.bounds import DualPotentials, Penalised
 from wfr_flows.static.plans import SparsePlan, monotone
 from wfr_flows.static.result import Assess, StaticResult
@@ -67,7 +65,7 @@ def gaussian_hellinger_gaussians(
       ValueError: a concrete ``alpha`` that is not.
     """
     inverse_alpha(alpha)
-    if not isinstance(alpha, Tracer) and np.isinf(alpha):
+    if known_infinite(alpha):
         raise ValueError("alpha is inf; give a finite number.")
     penalty, identity = 2 * jnp.asarray(alpha), jnp.eye(source_mean.shape[0])
     first = identity + penalty * jnp.linalg.inv(source_covariance)

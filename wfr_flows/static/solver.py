@@ -10,7 +10,7 @@ import numpy as np
 from jax.core import Tracer
 
 from wfr_flows.measures import Particles
-from wfr_flows.numerics import saturate
+from wfr_flows.numerics import known_infinite, saturate
 from wfr_flows.static import dense, exact, multiscale
 from wfr_flows.static.bounds import (
     DualPotentials,
@@ -225,7 +225,7 @@ def _certified(
     the weights are the saturated potentials.
     """
     _check(source, target, alpha, tolerance)
-    prescribed = not isinstance(alpha, Tracer) and bool(np.all(np.isinf(alpha)))
+    prescribed = known_infinite(alpha)
     dtype = jnp.result_type(*source, *target)
     dtype = dtype if jnp.issubdtype(dtype, jnp.floating) else jnp.result_type(float)
     source, target = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), (source, target))
