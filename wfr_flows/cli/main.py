@@ -68,7 +68,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _keep_programs() -> None:
     """Keep compiled programs in the user's cache folder, unless JAX has been told where, or not to."""
-    if jax.config.jax_compilation_cache_dir is not None or not jax.config.jax_enable_compilation_cache:
+    settings = jax.config.values
+    if settings["jax_compilation_cache_dir"] is not None or not settings["jax_enable_compilation_cache"]:
         return
     folder = platformdirs.user_cache_path("wfr_flows") / "programs"
     try:
