@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from wfr_flows import gradient_flows, measures, metrics
-from wfr_flows.gradient_flows import ConvexMap, JKOInfo, JKOState, Sample
+from wfr_flows.gradient_flows import Annealed, ConvexMap, JKOInfo, Sample
 from wfr_flows.measures import Distribution, Particles
 from wfr_flows.potentials import ConvexPotential
 
@@ -21,14 +21,14 @@ class Flow(NamedTuple):
     """Compiled functions.
 
     Attributes:
-      start: ``key -> JKOState``.
+      start: ``key -> Annealed``.
       step: ``(key, state, step size, *target data) -> (state, info)``.
       push: ``(key, maps) -> Sample`` of the flow at its end.
       error: ``(key, maps, *true data) -> `` symmetric KL to the true law.
     """
 
-    start: Callable[[jax.Array], JKOState]
-    step: Callable[..., tuple[JKOState, JKOInfo]]
+    start: Callable[[jax.Array], Annealed]
+    step: Callable[..., tuple[Annealed, JKOInfo]]
     push: Callable[[jax.Array, ConvexMap], Sample]
     error: Callable[..., jax.Array]
 
@@ -44,21 +44,24 @@ class Learned(NamedTuple):
 def flow(
     options: argparse.Namespace, potential: ConvexPotential, variance: float, target: Law, true: Law
 ) -> Flow:
-    """The flow of ``KL(·|target)`` from ``N(0, variance I)``."""
+    """The flow of ``KL(·|target)`` from ``N(0, variance I)``, the target at ``options.temperature``."""
     dim = potential.init(jax.random.key(0))["shift"].size
     source = measures.gaussian(jnp.zeros(dim), variance * jnp.eye(dim))
 
     def sample(particles: Particles) -> Sample:
         return Sample(particles, jax.vmap(source.log_density)(particles.position))
 
-    def method(*data):
+    def towards(log_density):
         return gradient_flows.icnn_jko(
             potential,
-            gradient_flows.free_energy(target(*data).log_density),
+            gradient_flows.free_energy(log_density),
             options.optimiser(options.iterations, options.learning_rate),
             num_iterations=options.iterations,
             batch=options.batch,
         )
+
+    def method(*data):
+        return gradient_flows.annealed(towards, target(*data).log_density, options.temperature)
 
     def start(key, *data):
         keys = jax.random.split(key)

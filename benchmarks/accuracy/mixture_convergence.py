@@ -1,5 +1,7 @@
 """ICNN-JKO towards the published random mixtures: from N(0, 16 I) to 5-10 Gaussians around uniform centres.
 
+Large steps with smooth maxima of affine functions, the temperature falling from 16 to 1.
+
 ``symmetric_kl`` between the end of the flow and the target, over samples of both. ``published`` are the means
 over five targets of ICNN_jko in https://github.com/PetrMokrov/Large-Scale-Wasserstein-Gradient-Flows
 (results/, commit 4947b00), with its seconds on a GTX 1080 Ti; ours are CPU seconds.
@@ -28,7 +30,7 @@ PUBLISHED = {
     12: (0.509, 7175),
 }
 START_VARIANCE = 16.0
-SETTINGS = ("width", "depth", "steps", "step_size", "iterations", "strong_convexity")
+SETTINGS = ("units", "pieces", "steps", "step_size", "iterations", "strong_convexity")
 
 
 def trial(
@@ -76,12 +78,11 @@ def arguments() -> argparse.Namespace:
     options = parser(__doc__)
     options.add_argument("--dims", type=int, nargs="+", default=[2, 6, 12])
     options.add_argument("--targets", type=int, default=5, help="of every dimension (5)")
-    options.add_argument("--width", type=int, default=64)
-    options.add_argument("--depth", type=int, default=1)
-    options.add_argument("--rank", type=int, default=1)
-    options.add_argument("--strong-convexity", type=float, default=0.75)
-    options.add_argument("--steps", type=int, default=40)
-    options.add_argument("--step-size", type=float, default=0.2)
+    options.add_argument("--units", type=int, default=8)
+    options.add_argument("--pieces", type=int, default=16)
+    options.add_argument("--strong-convexity", type=float, default=0.6)
+    options.add_argument("--steps", type=int, default=20, help="the last 3 of them at temperature 1 (20)")
+    options.add_argument("--step-size", type=float, default=20.0)
     options.add_argument("--pool", type=int, default=65536)
     options.add_argument("--batch", type=int, default=1024)
     options.add_argument("--iterations", type=int, default=200)
@@ -93,10 +94,11 @@ def arguments() -> argparse.Namespace:
     )
     options = options.parse_args()
     options.optimiser = cosine_muon
+    options.temperature = np.geomspace(START_VARIANCE, 1.0, max(options.steps - 2, 2))
     if options.quick:
         options.targets = 1
     if options.smoke:
-        options.dims, options.targets, options.width, options.steps = [2], 1, 4, 3
+        options.dims, options.targets, options.units, options.steps = [2], 1, 2, 3
         options.pool, options.batch, options.iterations, options.evaluation = 256, 128, 2, 64
     return options
 
@@ -106,12 +108,8 @@ def main() -> None:
     settings = {name: getattr(options, name) for name in SETTINGS}
     with report("accuracy/mixture_convergence", options) as emit:
         for dim in targets.LARGE_MIXTURES if options.large else options.dims:
-            potential = potentials.icnn(
-                dim,
-                width=options.width,
-                depth=options.depth,
-                rank=options.rank,
-                strong_convexity=options.strong_convexity,
+            potential = potentials.max_affine(
+                dim, units=options.units, pieces=options.pieces, strong_convexity=options.strong_convexity
             )
             compiled = jko.flow(options, potential, START_VARIANCE, targets.mixture, targets.mixture)
             if options.large:

@@ -72,6 +72,7 @@ def arguments() -> argparse.Namespace:
     options.add_argument("--evaluation", type=int, default=8192)
     options.add_argument("--quick", action="store_true", help="two targets of every dimension")
     options = options.parse_args()
+    options.temperature = [1.0]
     options.optimiser = lambda num, rate: optax.adam(optax.cosine_decay_schedule(rate, num))
     if options.quick:
         options.targets = 2

@@ -9,7 +9,7 @@ from helpers import refusal
 
 from wfr_flows.cli import main
 
-TINY = ["--steps", "3", "--iterations", "60", "--batch", "128", "--num-particles", "512", "--width", "2"]
+TINY = ["--steps", "3", "--iterations", "60", "--batch", "128", "--num-particles", "512", "--units", "2"]
 
 
 @pytest.fixture
@@ -20,6 +20,8 @@ def target(tmp_path, monkeypatch):
         "import jax.numpy as jnp\n"
         "def gaussian(x):\n"
         "    return 5.0 - 0.5 * jnp.sum((x - 0.5) ** 2)\n"
+        "def modes(x):\n"
+        "    return jnp.logaddexp(*(-0.5 * jnp.sum((x - m) ** 2) for m in (-4.0, 4.0)))\n"
         "def vector(x):\n"
         "    return x\n"
         "def outside(x):\n"
@@ -51,6 +53,17 @@ def test_samples_of_a_gaussian_and_its_normaliser(target, tmp_path, capsys):
     # A second run may replace what the first one wrote, and repeats it.
     assert main([*given, "--step-size", "1", "--out", "first", *TINY]) == 0
     assert json.loads(capsys.readouterr().out)["log_normaliser"] == summary["log_normaliser"]
+
+
+def test_a_falling_temperature_finds_modes_apart(target, capsys):
+    given = ["sample", "--log-density", f"{target}:modes", "--dim", "1", "--start", "4", "--json", *TINY]
+    hot = ["--temperature", "16", "--step-size", "20", "--steps", "12"]
+    assert main([*given, *hot]) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert abs(summary["log_normaliser"] - np.log(2 * np.sqrt(2 * np.pi))) < 0.1
+    assert summary["kl_divergence"] < 0.1
+    position = np.load("wfr-sample/samples.npz")["position"]
+    assert abs(np.mean(position > 0) - 0.5) < 0.05
 
 
 @pytest.mark.parametrize(

@@ -56,6 +56,17 @@ def icnn_jko():
     return method, lambda key: (key, sample(key)), lambda key: jnp.asarray(0.1)
 
 
+def annealed():
+    potential = potentials.max_affine(1, units=1, pieces=2)
+
+    def towards(log_density):
+        energy = gradient_flows.free_energy(log_density)
+        return gradient_flows.icnn_jko(potential, energy, ADAM, num_iterations=2, batch=8)
+
+    method = gradient_flows.annealed(towards, normal().log_density, [4.0, 1.0])
+    return method, lambda key: (key, sample(key)), lambda key: jnp.asarray(0.1)
+
+
 def variational_jko():
     energy = gradient_flows.FreeEnergy(gradient_flows.entropy(), lambda x: 0.5 * x @ x)
     method = gradient_flows.variational_jko(
@@ -109,6 +120,7 @@ BUILDERS = [
     uot_gen,
     matching,
     icnn_jko,
+    annealed,
     variational_jko,
     langevin,
     svgd,

@@ -18,7 +18,7 @@ from wfr_flows.cli.table import complain, screen, show
 from wfr_flows.cli.user_code import guarded, load_module
 from wfr_flows.gradient_flows import Sample
 from wfr_flows.inference import Weighted
-from wfr_flows.training import NonFiniteError, cosine_muon
+from wfr_flows.training import Method, NonFiniteError, cosine_muon
 from wfr_flows.typing import Array, Float, Scalar
 
 DESCRIPTION = """\
@@ -28,7 +28,9 @@ was drawn.
 MODULE:FUNCTION names a JAX function of one point [d] that returns its log-density, a scalar; MODULE is a
 Python file, or the name of a module, which is looked for in the current directory too. A Gaussian around 0
 is carried towards it by JKO steps: gradients of input-convex networks, along which the density is known.
-Importance weights from both densities tell how good the samples are, correct them, and give the constant.
+Modes that lie apart are found at a high temperature, which then falls: for modes four times as far apart as
+they are wide, give --start 4 --temperature 16 --step-size 20. Importance weights from both densities tell
+how good the samples are, correct them, and give the constant.
 
 Writes samples.npz (position, log_density of the samples as drawn, log_weight that corrects them) and
 summary.json into the output directory.
@@ -57,6 +59,12 @@ def add_parser(commands) -> None:
         help="standard deviation of the Gaussian to begin at (default 1)",
     )
     add_run(parser, "wfr-sample")
+    add(
+        "--temperature",
+        type=positive,
+        default=1.0,
+        help="to begin at; it falls to 1. For modes that lie apart, with large steps (default 1)",
+    )
     tuning = parser.add_argument_group("tuning")
     add = tuning.add_argument
     add("--steps", type=count, help="JKO steps (40; quick 20)")
@@ -69,7 +77,7 @@ def add_parser(commands) -> None:
     add("--iterations", type=count, help="updates in a step (300; quick 100)")
     add("--batch", type=count, help="particles in an update (1024; quick 512)")
     add("--num-particles", type=count, help="that are carried along (32768; quick 8192)")
-    add("--width", type=count, default=64, help="of the networks (64)")
+    add("--units", type=count, default=8, help="of the networks, smooth maxima of 16 affine functions (8)")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -133,15 +141,21 @@ def _flow(options: argparse.Namespace, log_density, console: Console) -> tuple[S
     """Samples carried to the end of the flow, and its energy after every step."""
     dim, steps = options.dim, pick(options, "steps", 40, 20)
     iterations = pick(options, "iterations", 300, 100)
-    potential = potentials.icnn(dim, width=options.width)
+    potential = potentials.max_affine(dim, units=options.units, pieces=16)
     source = measures.gaussian(jnp.zeros(dim), options.start**2 * jnp.eye(dim))
-    method = gradient_flows.icnn_jko(
-        potential,
-        gradient_flows.free_energy(log_density),
-        cosine_muon(iterations, 1e-2),
-        num_iterations=iterations,
-        batch=pick(options, "batch", 1024, 512),
-    )
+
+    def towards(target) -> Method:
+        return gradient_flows.icnn_jko(
+            potential,
+            gradient_flows.free_energy(target),
+            cosine_muon(iterations, 1e-2),
+            num_iterations=iterations,
+            batch=pick(options, "batch", 1024, 512),
+        )
+
+    # The last steps, a sixth of them, are at temperature 1.
+    temperature = jnp.geomspace(options.temperature, 1.0, max(1, steps - steps // 6))
+    method = gradient_flows.annealed(towards, log_density, temperature)
     pool_key, init_key, key, draw_key = jax.random.split(jax.random.key(options.seed), 4)
     pool = source.spread(pool_key, pick(options, "num_particles", 32768, 8192))
     if pool.log_weight.size > 2 * dim:

@@ -1,5 +1,6 @@
 """Gradient flows of free energies by JKO steps."""
 
+from wfr_flows.gradient_flows.annealing import Annealed, annealed
 from wfr_flows.gradient_flows.duals import (
     Internal,
     Reference,
@@ -55,6 +56,7 @@ from wfr_flows.gradient_flows.variational_jko import (
 )
 
 __all__ = [
+    "Annealed",
     "Cells",
     "ConvexMap",
     "Dual",
@@ -75,6 +77,7 @@ __all__ = [
     "TransportMap",
     "Whitening",
     "affine",
+    "annealed",
     "ball_reference",
     "box_reference",
     "carry",

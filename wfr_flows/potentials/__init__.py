@@ -2,8 +2,10 @@
 
 from wfr_flows.potentials.arrival import arrival
 from wfr_flows.potentials.base import InitFn, Jet, JetFn, Potential, ValueFn, from_function
+from wfr_flows.potentials.convex import ConvexJet, ConvexPotential, doubled, pull_back, push_forward
 from wfr_flows.potentials.critics import Critic, orthogonal_critic, smooth_critic, spectral_critic
-from wfr_flows.potentials.icnn import ConvexJet, ConvexPotential, doubled, icnn, pull_back, push_forward
+from wfr_flows.potentials.icnn import icnn
+from wfr_flows.potentials.max_affine import max_affine
 from wfr_flows.potentials.mlp import SiluNetwork, mlp
 from wfr_flows.potentials.moving_quadratic import moving_quadratic, total
 from wfr_flows.potentials.quadratic import quadratic
@@ -23,6 +25,7 @@ __all__ = [
     "doubled",
     "from_function",
     "icnn",
+    "max_affine",
     "mlp",
     "moving_quadratic",
     "orthogonal_critic",

@@ -1,4 +1,6 @@
-"""The input-convex network: its jet against automatic differentiation, convexity, the inverse map."""
+"""Convex networks: their jets against automatic differentiation, convexity, inverse maps."""
+
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -6,27 +8,27 @@ import numpy as np
 import pytest
 from helpers import central_difference, random_like, single_precision
 
-from wfr_flows import potentials
 from wfr_flows.numerics import signs, stochastic_log_det
-from wfr_flows.potentials import doubled, icnn, pull_back, push_forward
+from wfr_flows.potentials import doubled, icnn, max_affine, pull_back, push_forward
 
-SHAPES = {
-    "line": {"dim": 1, "depth": 1, "rank": 2},
-    "affine": {"dim": 2, "depth": 2, "rank": 0},
-    "deep": {"dim": 3, "depth": 3, "rank": 1, "scale": 2.0},
+NETWORKS = {
+    "line": partial(icnn, 1, width=6, rank=2),
+    "affine": partial(icnn, 2, width=6, depth=2, rank=0),
+    "deep": partial(icnn, 3, width=6, depth=3, scale=2.0),
+    "smooth maximum": partial(max_affine, 3, units=2, pieces=5),
+    "one piece": partial(max_affine, 1, units=1, pieces=1),
 }
 
 
-@pytest.fixture(scope="module", params=SHAPES)
+@pytest.fixture(scope="module", params=NETWORKS)
 def trained(request):
     """A network with parameters that are nowhere zero, points, and what `push_forward` makes of them."""
     with jax.enable_x64(True):
-        shape = SHAPES[request.param]
-        potential = icnn(width=6, **shape)
+        potential = NETWORKS[request.param]()
         params = potential.init(jax.random.key(0))
         params = jax.tree.map(lambda a, e: a + 0.3 * e, params, random_like(jax.random.key(1), params))
         params = potential.project(params)
-        x = 1.5 * jax.random.normal(jax.random.key(2), (7, shape["dim"]))
+        x = 1.5 * jax.random.normal(jax.random.key(2), (7, params["shift"].size))
         return potential, params, x, jax.jit(lambda p, x: push_forward(potential, p, x))
 
 
@@ -76,8 +78,8 @@ def test_single_precision(trained):
     np.testing.assert_allclose(pull_back(potential, *single_precision((params, y))), x, atol=2e-3)
 
 
-def test_it_begins_as_the_identity(key):
-    potential = icnn(4, width=5, depth=2)
+@pytest.mark.parametrize("potential", [icnn(4, width=5, depth=2), max_affine(4)])
+def test_it_begins_as_the_identity(key, potential):
     x = jax.random.normal(key, (3, 4))
     y, log_det = push_forward(potential, potential.init(key), x)
     np.testing.assert_allclose(y, x, rtol=1e-14)
@@ -144,4 +146,28 @@ def test_all_of_it_in_128_dimensions(key):
 )
 def test_sizes_out_of_range_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
-        potentials.icnn(**options)
+        icnn(**options)
+
+
+@pytest.mark.parametrize("name", ["dim", "units", "pieces"])
+def test_a_maximum_of_nothing_is_refused(name):
+    with pytest.raises(ValueError, match=f"{name} is 0"):
+        max_affine(**({"dim": 1} | {name: 0}))
+
+
+def test_a_sharp_maximum_takes_cells_to_points():
+    places = jnp.array([[4.0, 0.0], [-4.0, 1.0], [0.0, -4.0]])
+    potential = max_affine(2, units=1, pieces=3)
+    params = potential.init(jax.random.key(0)) | {
+        "slope": places[None],
+        "bias": -0.5 * jnp.sum(places**2, axis=1)[None],
+        "readout": jnp.ones(1),
+        "root": jnp.zeros((2, 2)),
+    }
+    x = 6 * jax.random.normal(jax.random.key(1), (50, 2))
+    nearest = places[jnp.argmin(jnp.sum((x[:, None] - places) ** 2, axis=-1), axis=1)]
+    log_odds = jnp.sort(x @ places.T + params["bias"], axis=1)
+    inside = log_odds[:, -1] - log_odds[:, -2] > 20
+    assert inside.sum() > 20
+    y, _ = push_forward(potential, params, x)
+    np.testing.assert_allclose(y[inside], nearest[inside], atol=1e-4)
