@@ -47,7 +47,7 @@ NAMED = {
         *("accuracy.gaussian_mixture", "--alphas", "1", "--seeds", "0"),
         *("--action-weights", "0.01", "0.1", "1"),
     ],
-    "accuracy-mixture_convergence_6": ["accuracy.mixture_convergence", "--dims", "6"],
+    "accuracy-mixture_convergence_large": ["accuracy.mixture_convergence", "--large"],
     "accuracy-refinement_gaussians": ["accuracy.refinement", "--examples", "gaussians"],
     "accuracy-snapshots_clusters": ["accuracy.snapshots", "--dims", "10", "100"],
     "accuracy-snapshots_clusters_components": ["accuracy.snapshots", "--dims", "100", "1000", "--components"],

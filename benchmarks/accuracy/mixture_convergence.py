@@ -6,7 +6,8 @@ Large steps with smooth maxima of affine functions, the temperature falling from
 over five targets of ICNN_jko in https://github.com/PetrMokrov/Large-Scale-Wasserstein-Gradient-Flows
 (results/, commit 4947b00), with its seconds on a GTX 1080 Ti; ours are CPU seconds.
 
-``--large`` runs the two mixtures in 13 and 32 dimensions and draws their first principal components.
+``--large`` runs the two mixtures in 13 and 32 dimensions; ``--figures`` draws their first principal
+components.
 """
 
 import argparse
@@ -89,9 +90,8 @@ def arguments() -> argparse.Namespace:
     options.add_argument("--learning-rate", type=float, default=1e-2)
     options.add_argument("--evaluation", type=int, default=4096)
     options.add_argument("--quick", action="store_true", help="one target of every dimension")
-    options.add_argument(
-        "--large", type=Path, metavar="DIRECTORY", help="13 and 32 dimensions; figures go there"
-    )
+    options.add_argument("--large", action="store_true", help="the two in 13 and 32 dimensions")
+    options.add_argument("--figures", type=Path, metavar="DIRECTORY", help="with --large, where they go")
     options = options.parse_args()
     options.optimiser = cosine_muon
     options.temperature = np.geomspace(START_VARIANCE, 1.0, max(options.steps - 2, 2))
@@ -117,7 +117,8 @@ def main() -> None:
                     targets.LARGE_MIXTURES[dim][0], dim, *targets.LARGE_MIXTURES[dim][1:]
                 )
                 run, position = trial(options, compiled, centre, 0)
-                figure(position, centre, options.large / f"mixture_{dim}d.png")
+                if options.figures is not None:
+                    figure(position, centre, options.figures / f"mixture_{dim}d.png")
                 emit(dim=dim, **settings, **rounded(run))
                 continue
             runs = []

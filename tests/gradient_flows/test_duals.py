@@ -52,6 +52,32 @@ def test_dual_is_tight_at_the_density_and_below_elsewhere(m, internal, key):
     assert all(value < tight for value in lower)
 
 
+def test_a_base_is_where_ratios_begin(key):
+    law = measures.mixture(jnp.ones(2), jnp.array([MEAN, -MEAN]), jnp.tile(FACTOR @ FACTOR.T, (2, 1, 1)))
+    cloud = law.spread(key, 20_000)
+    unnormalised = gradient_flows.entropy(base=lambda x: law.log_density(x) + 3.0)
+    dual = gradient_flows.dual_of(unnormalised, gradient_flows.log_ratio(2, depth=0), cloud)
+    params = dual.ratio.init(key)
+    params["constant"] = jnp.asarray(-3.0)
+    value = gradient_flows.value_of(dual, params, gradient_flows.look(dual, key, cloud, 50_000))
+    np.testing.assert_allclose(value, jnp.mean(jax.vmap(law.log_density)(cloud.position)), atol=0.02)
+    # With the potential of the same law nothing is left that depends on where the particles are.
+    energy = gradient_flows.FreeEnergy(unnormalised, lambda x: -law.log_density(x))
+    method = gradient_flows.variational_jko(
+        energy,
+        gradient_flows.affine(2),
+        gradient_flows.log_ratio(2, depth=0),
+        num_iterations=5,
+        batch=200,
+        start_steps=1,
+        ratio_optimiser=lambda num: optax.sgd(0.0),
+        map_optimiser=lambda num: optax.sgd(0.1),
+    )
+    some = measures.equally_weighted(cloud.position[:200])
+    moved, _ = jax.jit(lambda s: method.step(key, method.init((key, s)), 1.0))(some)
+    np.testing.assert_allclose(moved.particles.position, some.position, atol=1e-12)
+
+
 def test_estimate_of_kl_is_a_lower_bound_tight_to_two_percent(key):
     # KL of N(MEAN, LLᵀ) to N(0, I), by the entropy and the potential of the latter.
     covariance = FACTOR @ FACTOR.T

@@ -7,6 +7,7 @@ from typing import NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 
+from wfr_flows.gradient_flows.functionals import LogDensity
 from wfr_flows.measures import Distribution, Particles, moments, uniform_ball, uniform_box
 from wfr_flows.numerics import FDivergence, generalized_entropy, kl, lattice
 from wfr_flows.typing import Array, Float, Key, Scalar
@@ -39,14 +40,18 @@ class Internal(NamedTuple):
       divergence: ``f`` with its conjugate.
       reference: ``Γ``, made anew for the particles of every step.
       local: ``log γ(y) -> (w, e)``.
+      base: ``y: [d] -> log b(y)``; with it the ratios are ``h = exp(u) b/γ``. None for ``h = exp(u)``.
     """
 
     divergence: FDivergence
     reference: ReferenceFn
     local: Callable[[Array], tuple[Array, Array]]
+    base: LogDensity | None = None
 
 
-def entropy(scale: float = 1.0, *, reference: ReferenceFn | None = None) -> Internal:
+def entropy(
+    scale: float = 1.0, *, reference: ReferenceFn | None = None, base: LogDensity | None = None
+) -> Internal:
     """``scale ∫ρ log ρ = scale (KL(ρ|Γ) + E_ρ log γ)`` ([VWGF] proposition 1).
 
     Together with the potential ``-scale log q`` this is ``scale KL(ρ|q)`` up to a constant, for any
@@ -55,6 +60,10 @@ def entropy(scale: float = 1.0, *, reference: ReferenceFn | None = None) -> Inte
     Args:
       scale: the temperature, above 0.
       reference: `gaussian_reference` by default.
+      base: ``log b`` of a density like ``ρ``, up to a constant, which ratios begin at. Near the end of a flow
+        to ``q`` let it be ``log q``: the gradients of entropy and potential then cancel but for ``∇u``, which
+        is small, and so is its noise. The reference must then be positive everywhere. Far from ``q`` it is
+        harder to learn than a ratio of ``ρ`` to ``Γ``.
 
     Raises:
       ValueError: ``scale`` not positive.
@@ -64,6 +73,7 @@ def entropy(scale: float = 1.0, *, reference: ReferenceFn | None = None) -> Inte
         kl(),
         gaussian_reference() if reference is None else reference,
         lambda log_gamma: (jnp.full_like(log_gamma, scale), scale * log_gamma),
+        base,
     )
 
 

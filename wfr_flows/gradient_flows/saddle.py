@@ -69,7 +69,10 @@ class Dual(NamedTuple):
 
     def log_ratio(self, params: Params, position: Float[Array, "n d"], key: Key | None = None) -> Array:
         """``log h``; with a key dropout is on."""
-        return self.ratio.log_value(params, self.whitening(position), key)
+        value = self.ratio.log_value(params, self.whitening(position), key)
+        if self.internal.base is None:
+            return value
+        return value + jax.vmap(self.internal.base)(position) - self.reference.log_density(position)
 
 
 class Seen(NamedTuple):
