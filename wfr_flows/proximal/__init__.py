@@ -4,7 +4,7 @@ from wfr_flows.proximal.bounds import Bound, f_bound, wasserstein_bound
 from wfr_flows.proximal.carry import EULER, Carried, carry
 from wfr_flows.proximal.diagnostics import Diagnostics, diagnose
 from wfr_flows.proximal.fit import fit
-from wfr_flows.proximal.method import Terms, between, proximal, slopes
+from wfr_flows.proximal.method import Terms, between, proximal, random_grid, slopes
 from wfr_flows.proximal.start import Lines, optimal_lines, straight_lines
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "fit",
     "optimal_lines",
     "proximal",
+    "random_grid",
     "slopes",
     "straight_lines",
     "wasserstein_bound",

@@ -16,7 +16,7 @@ from wfr_flows.proximal.start import optimal_lines, straight_lines
 from wfr_flows.training import Chunk, MinimaxState, cosine_muon
 from wfr_flows.typing import Key
 
-_START_RATE, _FLOW_RATE, _CRITIC_RATE = 1e-2, 3e-4, 3e-3
+_START_RATE = 1e-2
 
 
 def fit(
@@ -31,6 +31,8 @@ def fit(
     steps: int = 1000,
     num_particles: int = 2900,
     batch: int = 1024,
+    flow_rate: float = 3e-4,
+    critic_rate: float = 3e-3,
     average_decay: float = 0.99,
     on_start: Callable[[Chunk], None] = lambda chunk: None,
     on_chunk: Callable[[Chunk], None] = lambda chunk: None,
@@ -46,6 +48,7 @@ def fit(
       steps: of `proximal`.
       num_particles: of either end in the optimal assignment.
       batch: particles of either end in a step.
+      flow_rate, critic_rate: of `training.cosine_muon`; without a start the flow wants ten times as much.
       average_decay: of the average of the flow's parameters, which is what to sample with.
       on_start, on_chunk: as ``on_chunk`` of `training.run`, for both trainings; ``options`` of `proximal`.
 
@@ -63,8 +66,8 @@ def fit(
         field,
         geometry,
         critic,
-        cosine_muon(steps * options.get("outer_steps", 1), _FLOW_RATE),
-        cosine_muon(steps * options.get("inner_steps", 5), _CRITIC_RATE),
+        cosine_muon(steps * options.get("outer_steps", 1), flow_rate),
+        cosine_muon(steps * options.get("inner_steps", 5), critic_rate),
         average_decay=average_decay,
         **options,
     )
