@@ -16,7 +16,8 @@ set, held out, by energy distance; its floor is that of the points learned from.
 
 import importlib.util
 import time
-from functools import partial
+from collections.abc import Callable
+from functools import cache, partial
 from typing import NamedTuple
 
 import jax
@@ -25,7 +26,7 @@ import numpy as np
 
 from benchmarks.common import parser, report, rounded
 from wfr_flows import measures, metrics, potentials, proximal, training
-from wfr_flows.dynamics import Geometry, potential_field, time_grid
+from wfr_flows.dynamics import Field, Geometry, potential_field, time_grid
 from wfr_flows.measures import Distribution, Particles
 
 WASSERSTEIN = Geometry(jnp.inf)
@@ -75,30 +76,42 @@ def plane(measure: Particles, size: int | None = None) -> Particles:
     return measures.equally_weighted(measure.position[:size, :2])
 
 
-def networks(options, dim: int, critic: str):
-    potential = potentials.arrival(potentials.mlp(dim, width=options.width), dim)
-    return potential, CRITICS[critic](dim, width=options.width)
+class Tools(NamedTuple):
+    """Networks, and compiled functions of their parameters, the same for all seeds."""
+
+    critic_name: str
+    field: Field
+    critic: potentials.Critic
+    carry: Callable[..., proximal.Carried]
+    diagnose: Callable[..., proximal.Diagnostics]
 
 
-def train(options, key: jax.Array, dim: int, critic: str, data: Particles) -> Trained:
-    potential, judge = networks(options, dim, critic)
-    values = [0.0]
+@cache
+def tools(dim: int, width: int, critic: str, kinetic_weight: float) -> Tools:
+    potential = potentials.arrival(potentials.mlp(dim, width=width), dim)
+    field, judge = potential_field(potential, WASSERSTEIN), CRITICS[critic](dim, width=width)
+    look = partial(proximal.diagnose, potential, WASSERSTEIN, judge, kinetic_weight=kinetic_weight)
+    return Tools(critic, field, judge, jax.jit(partial(proximal.carry, field, WASSERSTEIN)), jax.jit(look))
+
+
+def train(options, key: jax.Array, tool: Tools, data: Particles) -> Trained:
+    values, free = [0.0], tool.critic_name == "penalty"
     since = time.process_time()
     try:
         state = proximal.fit(
             key,
-            potential_field(potential, WASSERSTEIN),
+            tool.field,
             WASSERSTEIN,
-            judge,
-            measures.standard_normal(dim),
+            tool.critic,
+            measures.standard_normal(data.position.shape[1]),
             measures.empirical(data),
             start_steps=0 if options.cold else options.start_steps,
             steps=options.steps,
             batch=options.batch,
             num_particles=options.particles,
-            flow_rate=3e-3 if options.cold else 3e-4,
+            flow_rate=3e-3 if options.cold else 1e-3,
             kinetic_weight=options.kinetic_weight,
-            penalty_weight=0.0 if options.without_w1 or critic != "penalty" else 10.0,
+            penalty_weight=0.0 if options.without_w1 or not free else 30.0,
             on_chunk=lambda chunk: values.append(float(jnp.max(chunk.info.inner_value))),
         )
         diverged_at = None
@@ -107,11 +120,9 @@ def train(options, key: jax.Array, dim: int, critic: str, data: Particles) -> Tr
     return Trained(state, diverged_at, max(values), time.process_time() - since)
 
 
-def conditions(options, dim: int, critic: str, state, noise: Particles, fresh: Particles) -> dict:
+def conditions(tool: Tools, state, noise: Particles, fresh: Particles) -> dict:
     """Conditions of optimality, and the slope of the critic."""
-    potential, judge = networks(options, dim, critic)
-    look = partial(proximal.diagnose, potential, WASSERSTEIN, judge, kinetic_weight=options.kinetic_weight)
-    found = jax.jit(look)(state.average, state.inner, jax.random.key(1), noise, fresh)
+    found = tool.diagnose(state.average, state.inner, jax.random.key(1), noise, fresh)
     return {
         "slope": jnp.maximum(found.slope_on_data, found.slope_between),
         "bound": found.divergence,
@@ -151,31 +162,27 @@ def judged(options, key: jax.Array, generate, target: Distribution) -> dict:
     }
 
 
-def carried(potential, params):
+def sampler(tool: Tools, params):
     """``generate(noise, num_steps)`` of a trained flow."""
-    carry = jax.jit(partial(proximal.carry, potential_field(potential, WASSERSTEIN), WASSERSTEIN, params))
-    return lambda noise, num_steps: carry(noise, time_grid(num_steps)).trajectory.at(-1)
+    return lambda noise, num_steps: tool.carry(params, noise, time_grid(num_steps)).trajectory.at(-1)
 
 
 def numbers(found: dict) -> dict:
     """As numbers, None for those that are not finite."""
-    return {name: float(value) if np.isfinite(float(value)) else None for name, value in found.items()}
+    as_floats = {name: None if value is None else float(value) for name, value in found.items()}
+    return {name: value if value is None or np.isfinite(value) else None for name, value in as_floats.items()}
 
 
-def in_the_plane(options, dim: int, seed: int, critic: str) -> dict:
+def in_the_plane(options, tool: Tools, dim: int, seed: int) -> dict:
     keys = jax.random.split(jax.random.key(seed), 3)
     target = embedded(options.target, dim)
-    trained = train(options, keys[0], dim, critic, target.spread(keys[1], options.data))
-    potential, _ = networks(options, dim, critic)
+    trained = train(options, keys[0], tool, target.spread(keys[1], options.data))
     noise = measures.standard_normal(dim).sample(keys[2], options.samples)
-    found = conditions(
-        options, dim, critic, trained.state, noise, target.spread(keys[2], options.samples)
-    ) | judged(options, keys[2], carried(potential, trained.state.average), target)
-    rest = {"largest_value": trained.largest_value, "diverged_at": trained.diverged_at}
-    return numbers(found) | rest | {"seconds": trained.seconds}
+    found = conditions(tool, trained.state, noise, target.spread(keys[2], options.samples))
+    return found | judged(options, keys[2], sampler(tool, trained.state.average), target) | of(trained)
 
 
-def digits(options, seed: int, critic: str) -> dict:
+def digits(options, tool: Tools, dim: int, seed: int) -> dict:
     """In units of half the range of a pixel, about the mean."""
     from sklearn.datasets import load_digits  # noqa: PLC0415  optional
 
@@ -183,21 +190,27 @@ def digits(options, seed: int, critic: str) -> dict:
     pixels = jax.random.permutation(keys[0], jnp.asarray(load_digits().data / 8.0, jnp.float32))
     pixels -= jnp.mean(pixels, axis=0)
     held, seen = (measures.equally_weighted(part) for part in (pixels[:599], pixels[599:]))
-    trained = train(options, keys[1], 64, critic, seen)
-    potential, _ = networks(options, 64, critic)
+    trained = train(options, keys[1], tool, seen)
     noise, generate = (
-        measures.standard_normal(64).sample(keys[2], 2000),
-        carried(potential, trained.state.average),
+        measures.standard_normal(dim).sample(keys[2], 2000),
+        sampler(tool, trained.state.average),
     )
     distance = jax.jit(metrics.energy_distance)
-    found = conditions(options, 64, critic, trained.state, noise, held) | {
+    found = {
         "energy_distance": distance(generate(noise, 5), held),
         "floor": distance(seen, held),
         "of_noise": distance(noise, held),
         **{f"energy_distance_{n}": distance(generate(noise, n), held) for n in STEPS[1:]},
     }
-    rest = {"largest_value": trained.largest_value, "diverged_at": trained.diverged_at}
-    return numbers(found) | rest | {"seconds": trained.seconds}
+    return found | conditions(tool, trained.state, noise, held) | of(trained)
+
+
+def of(trained: Trained) -> dict:
+    return {
+        "largest_value": trained.largest_value,
+        "diverged_at": trained.diverged_at,
+        "seconds": trained.seconds,
+    }
 
 
 def main() -> None:
@@ -210,7 +223,7 @@ def main() -> None:
     add("--without-w1", action="store_true")
     add("--cold", action="store_true")
     add("--start-steps", type=int, default=12000)
-    add("--steps", type=int, default=400)
+    add("--steps", type=int, default=500)
     add("--batch", type=int, default=1024)
     add("--width", type=int, default=48)
     add("--data", type=int, default=20000)
@@ -229,8 +242,9 @@ def main() -> None:
         for dim in options.dims:
             for critic in options.critics:
                 for seed in options.seeds:
-                    run = digits if options.target == "digits" else partial(in_the_plane, dim=dim)
-                    found = rounded(run(options, seed=seed, critic=critic))
+                    tool = tools(dim, options.width, critic, options.kinetic_weight)
+                    run = digits if options.target == "digits" else in_the_plane
+                    found = rounded(numbers(run(options, tool, dim, seed)))
                     setting = {"target": options.target, "critic": critic, "cold": options.cold}
                     emit(**setting, without_w1=options.without_w1, dim=dim, seed=seed, **found)
 

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from benchmarks.accuracy.proximal import WASSERSTEIN, carried, embedded, judged, numbers
+from benchmarks.accuracy.proximal import WASSERSTEIN, embedded, judged, numbers, sampler, tools
 from benchmarks.common import parser, report, rounded
 from wfr_flows import geodesics, measures, metrics, potentials, proximal, static, training
 from wfr_flows.dynamics import Geometry, potential_field, time_grid
@@ -54,12 +54,12 @@ def ot_flow(options, key: jax.Array, target) -> tuple:
 
 
 def potential_flow_gan(options, key: jax.Array, target) -> tuple:
-    potential = potentials.arrival(potentials.mlp(target.dim, width=48), target.dim)
-    critic, hardly = potentials.smooth_critic(target.dim, width=48), 1e-6
+    hardly = 1e-6
+    tool = tools(target.dim, 48, "penalty", hardly)
     method = proximal.proximal(
-        potential_field(potential, WASSERSTEIN),
+        tool.field,
         WASSERSTEIN,
-        critic,
+        tool.critic,
         training.cosine_muon(options.steps, 3e-3),
         training.cosine_muon(5 * options.steps, 3e-3),
         bound=proximal.wasserstein_bound,
@@ -67,10 +67,10 @@ def potential_flow_gan(options, key: jax.Array, target) -> tuple:
         residual_weight=0.1 / hardly,
     )
     keys = jax.random.split(key, 3)
-    state = method.init((potential.init(keys[0]), critic.init(keys[1])))
+    state = method.init((tool.field.init(keys[0]), tool.critic.init(keys[1])))
     draw = measures.spread_ends(measures.standard_normal(target.dim), target, options.batch)
     state, diverged_at = trained(method, keys[2], state, draw, options.steps)
-    return carried(potential, state.outer), diverged_at
+    return sampler(tool, state.outer), diverged_at
 
 
 def trained(method, key, state, draw, steps: int) -> tuple:

@@ -17,6 +17,8 @@ from wfr_flows.training import Chunk, MinimaxState, cosine_muon
 from wfr_flows.typing import Key
 
 _START_RATE = 1e-2
+# Share of the steps before which the critic, which knows nothing at first, hardly moves the flow.
+_WARMUP = 0.2
 
 
 def fit(
@@ -28,11 +30,14 @@ def fit(
     target: Distribution,
     *,
     start_steps: int = 12000,
-    steps: int = 1000,
+    steps: int = 500,
     num_particles: int = 2900,
+    num_plans: int = 4,
     batch: int = 1024,
-    flow_rate: float = 3e-4,
+    flow_rate: float = 1e-3,
     critic_rate: float = 3e-3,
+    penalty_weight: float = 30.0,
+    bend_weight: float = 30.0,
     average_decay: float = 0.99,
     on_start: Callable[[Chunk], None] = lambda chunk: None,
     on_chunk: Callable[[Chunk], None] = lambda chunk: None,
@@ -46,9 +51,10 @@ def fit(
       source, target: what is carried, and to where; data become one by `measures.empirical`.
       start_steps: of `straight_lines`, at ``alpha = inf``; 0 for none.
       steps: of `proximal`.
-      num_particles: of either end in the optimal assignment.
+      num_particles, num_plans: of either end in an optimal assignment, and how many of these.
       batch: particles of either end in a step.
-      flow_rate, critic_rate: of `training.cosine_muon`; without a start the flow wants ten times as much.
+      flow_rate, critic_rate: of `training.cosine_muon`; without a start the flow wants more.
+      penalty_weight, bend_weight: of `proximal`.
       average_decay: of the average of the flow's parameters, which is what to sample with.
       on_start, on_chunk: as ``on_chunk`` of `training.run`, for both trainings; ``options`` of `proximal`.
 
@@ -62,18 +68,21 @@ def fit(
     if start_steps and not np.isinf(geometry.alpha):
         raise ValueError(f"alpha is {geometry.alpha} and the start keeps weights; give start_steps = 0.")
     plan_key, init_key, critic_key, start_key, train_key = jax.random.split(key, 5)
+    flow_steps = steps * options.get("outer_steps", 1)
     method = proximal(
         field,
         geometry,
         critic,
-        cosine_muon(steps * options.get("outer_steps", 1), flow_rate),
+        cosine_muon(flow_steps, flow_rate, warmup=int(_WARMUP * flow_steps)),
         cosine_muon(steps * options.get("inner_steps", 5), critic_rate),
+        penalty_weight=penalty_weight,
+        bend_weight=bend_weight,
         average_decay=average_decay,
         **options,
     )
     params = jax.jit(field.init)(init_key)
     if start_steps:
-        lines = optimal_lines(plan_key, source, target, size=num_particles)
+        lines = optimal_lines(plan_key, source, target, size=num_particles, repeats=num_plans)
         match = straight_lines(field, lines)
         params = fit_matching(start_key, params, match, start_steps, on_start, learning_rate=_START_RATE)
     state = method.init((params, jax.jit(critic.init)(critic_key)))
