@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import optax
 
 from wfr_flows import training
 from wfr_flows.dynamics import Field, Geometry
@@ -36,7 +37,6 @@ def fit(
     batch: int = 1024,
     flow_rate: float = 1e-3,
     critic_rate: float = 3e-3,
-    penalty_weight: float = 30.0,
     bend_weight: float = 30.0,
     average_decay: float = 0.99,
     on_start: Callable[[Chunk], None] = lambda chunk: None,
@@ -54,9 +54,9 @@ def fit(
       num_particles, num_plans: of either end in an optimal assignment, and how many of these.
       batch: particles of either end in a step.
       flow_rate, critic_rate: of `training.cosine_muon`; without a start the flow wants more.
-      penalty_weight, bend_weight: of `proximal`.
+      bend_weight: of `proximal` at ``alpha = inf``; where weights change, geodesics have uneven speed.
       average_decay: of the average of the flow's parameters, which is what to sample with.
-      on_start, on_chunk: as ``on_chunk`` of `training.run`, for both trainings; ``options`` of `proximal`.
+      on_start, on_chunk: as in `training.run`, for both trainings; ``options`` of `proximal`.
 
     Returns:
       The last `MinimaxState`: ``average`` and ``inner`` are the flow's and the critic's parameters.
@@ -68,17 +68,10 @@ def fit(
     if start_steps and not np.isinf(geometry.alpha):
         raise ValueError(f"alpha is {geometry.alpha} and the start keeps weights; give start_steps = 0.")
     plan_key, init_key, critic_key, start_key, train_key = jax.random.split(key, 5)
-    flow_steps = steps * options.get("outer_steps", 1)
+    bend_weight = bend_weight if np.isinf(geometry.alpha) else 0.0
+    options |= {"bend_weight": bend_weight, "average_decay": average_decay}
     method = proximal(
-        field,
-        geometry,
-        critic,
-        cosine_muon(flow_steps, flow_rate, warmup=int(_WARMUP * flow_steps)),
-        cosine_muon(steps * options.get("inner_steps", 5), critic_rate),
-        penalty_weight=penalty_weight,
-        bend_weight=bend_weight,
-        average_decay=average_decay,
-        **options,
+        field, geometry, critic, *_optimisers(steps, flow_rate, critic_rate, **options), **options
     )
     params = jax.jit(field.init)(init_key)
     if start_steps:
@@ -88,3 +81,12 @@ def fit(
     state = method.init((params, jax.jit(critic.init)(critic_key)))
     draw = spread_ends(source, target, batch)
     return training.run(method, train_key, state, draw, steps, chunk_size=min(50, steps), on_chunk=on_chunk)
+
+
+def _optimisers(
+    steps: int, flow_rate: float, critic_rate: float, *, outer_steps: int = 1, inner_steps: int = 5, **_: Any
+) -> tuple[optax.GradientTransformation, optax.GradientTransformation]:
+    """Of the flow and of the critic, by the updates of either."""
+    updates = steps * outer_steps
+    flow = cosine_muon(updates, flow_rate, warmup=int(_WARMUP * updates))
+    return flow, cosine_muon(steps * inner_steps, critic_rate)

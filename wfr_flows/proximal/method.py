@@ -64,7 +64,7 @@ def proximal(
     kinetic_weight: float = 0.05,
     bound: Bound = donsker_varadhan,
     lipschitz: float = 1.0,
-    penalty_weight: float = 10.0,
+    penalty_weight: float = 30.0,
     residual_weight: float = 0.0,
     bend_weight: float = 0.0,
     num_steps: int = 5,
@@ -89,8 +89,8 @@ def proximal(
       lipschitz: ``L``.
       penalty_weight: of ``E max(|∇φ|² - L², 0)`` between samples of both; 0 without.
       residual_weight: of the Hamilton-Jacobi residual, in units of ``λ``.
-      bend_weight: of the bend of the paths, of which the optimum has none: samples then depend less on the
-        number of steps.
+      bend_weight: of the bend of the paths, of which the optimum at ``alpha = inf`` has none: samples then
+        depend less on the number of steps.
       num_steps, solver: of the flow, from time 0 to 1.
       jitter: draw the times anew at every update, see `random_grid`.
       frozen: see `carry`.
