@@ -31,7 +31,7 @@ from wfr_flows.dynamics import Geometry, potential_field, time_grid
 
 SMOKE = bool(os.environ.get("WFR_SMOKE"))
 DIM, KINETIC = 7, 0.02
-START, STEPS, BATCH, POINTS = (20, 2, 16, 50) if SMOKE else (12000, 500, 1024, 20000)
+START, STEPS, BATCH, POINTS = (20, 2, 16, 50) if SMOKE else (8000, 500, 1024, 20000)
 
 # %%
 WASSERSTEIN = Geometry(jnp.inf)
@@ -52,8 +52,9 @@ state = proximal.fit(
     start_steps=START,
     steps=STEPS,
     batch=BATCH,
-    num_particles=50 if SMOKE else 2900,
+    num_particles=50 if SMOKE else 2000,
     kinetic_weight=KINETIC,
+    residual_weight=0.5,
     on_chunk=lambda chunk: infos.append(chunk.info.outer_info),
 )
 

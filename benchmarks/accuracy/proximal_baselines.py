@@ -138,11 +138,12 @@ def main() -> None:
     add = options.add_argument
     add("--rows", choices=[*ROWS, "growth"], nargs="+", default=[*ROWS, "growth"])
     add("--dims", type=int, nargs="+", default=[2, 7, 12])
-    add("--steps", type=int, default=1000)
+    add("--steps", type=int, default=500)
     add("--batch", type=int, default=1024)
     add("--samples", type=int, default=5000)
     add("--data", type=int, default=20000)
     options = options.parse_args()
+    options.target = "pinwheel"
     if options.smoke:
         options.dims, options.steps, options.batch, options.samples, options.data = [2], 2, 16, 50, 100
     with report("accuracy/proximal_baselines", options) as emit:
@@ -153,7 +154,7 @@ def main() -> None:
                     emit(row=row, alpha=label, **rounded(growth(options, alpha, 0)))
                 continue
             for dim in options.dims:
-                since, target = time.process_time(), embedded("pinwheel", dim)
+                since, target = time.process_time(), embedded(options.target, dim)
                 keys = jax.random.split(jax.random.key(0))
                 generate, diverged_at = ROWS[row](options, keys[0], target)
                 seconds = time.process_time() - since
