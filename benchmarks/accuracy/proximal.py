@@ -240,7 +240,7 @@ def main() -> None:
     add("--batch", type=int, default=1024)
     add("--width", type=int, default=48)
     add("--data", type=int, default=20000)
-    add("--particles", type=int, default=2000)
+    add("--particles", type=int, default=1000)
     add("--samples", type=int, default=5000)
     add("--kinetic-weight", type=float, default=0.02)
     options = options.parse_args()

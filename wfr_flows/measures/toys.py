@@ -18,7 +18,7 @@ def eight_gaussians() -> Distribution:
 def moons(*, noise: float = 0.1) -> Distribution:
     """Two interleaved half circles of radius 2 with Gaussian noise of twice ``noise`` (OT-Flow's toy set).
 
-    ``spread`` draws equally many on either, as scikit-learn does.
+    ``spread`` draws equally many on either, as scikit-learn does, in random order.
     """
 
     def draw(key: Key, upper: Array) -> Particles:
@@ -33,7 +33,11 @@ def moons(*, noise: float = 0.1) -> Distribution:
         side_key, key = jax.random.split(key)
         return draw(key, jax.random.bernoulli(side_key, shape=(n,)))
 
-    return Distribution(2, sample, None, lambda key, n: draw(key, jnp.arange(n) % 2 == 0))
+    def spread(key: Key, n: int) -> Particles:
+        side_key, key = jax.random.split(key)
+        return draw(key, jax.random.permutation(side_key, jnp.arange(n) % 2 == 0))
+
+    return Distribution(2, sample, None, spread)
 
 
 def circles() -> Distribution:
@@ -82,7 +86,8 @@ def checkerboard() -> Distribution:
 def pinwheel() -> Distribution:
     """Five arms, wound by ``¼ exp(r)`` at radius ``r``, with noise 0.6 along and 0.2 across an arm.
 
-    ``spread`` draws equally many on every arm, as the usual generator of the set does.
+    ``spread`` draws equally many on every arm, as the usual generator of the set does, in
+    random order.
     """
 
     def draw(key: Key, arm: Array) -> Particles:
@@ -97,7 +102,11 @@ def pinwheel() -> Distribution:
         arm_key, key = jax.random.split(key)
         return draw(key, jax.random.randint(arm_key, (n,), 0, 5))
 
-    return Distribution(2, sample, None, lambda key, n: draw(key, jnp.arange(n) % 5))
+    def spread(key: Key, n: int) -> Particles:
+        arm_key, key = jax.random.split(key)
+        return draw(key, jax.random.permutation(arm_key, jnp.arange(n) % 5))
+
+    return Distribution(2, sample, None, spread)
 
 
 def swissroll() -> Distribution:
