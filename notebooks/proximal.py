@@ -31,7 +31,7 @@ from wfr_flows.dynamics import Geometry, potential_field, time_grid
 
 SMOKE = bool(os.environ.get("WFR_SMOKE"))
 DIM, KINETIC = 7, 0.02
-START, STEPS, BATCH, POINTS = (20, 2, 16, 50) if SMOKE else (8000, 500, 1024, 20000)
+START, STEPS, BATCH, POINTS = (20, 2, 16, 50) if SMOKE else (12000, 500, 1024, 20000)
 
 # %%
 WASSERSTEIN = Geometry(jnp.inf)
@@ -51,8 +51,9 @@ state = proximal.fit(
     measures.empirical(data),
     start_steps=START,
     steps=STEPS,
+    straighten_steps=START // 3,
     batch=BATCH,
-    num_particles=50 if SMOKE else 1000,
+    num_particles=50 if SMOKE else 2900,
     kinetic_weight=KINETIC,
     residual_weight=0.5,
     on_chunk=lambda chunk: infos.append(chunk.info.outer_info),

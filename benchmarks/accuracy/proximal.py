@@ -111,6 +111,7 @@ def train(options, key: jax.Array, tool: Tools, data: Particles) -> Trained:
             measures.empirical(data),
             start_steps=0 if options.cold else options.start_steps,
             steps=options.steps,
+            straighten_steps=0 if options.cold else options.straighten_steps,
             batch=options.batch,
             num_particles=options.particles,
             flow_rate=3e-3 if options.cold else 5e-4,
@@ -235,12 +236,13 @@ def main() -> None:
     add("--critics", choices=CRITICS, nargs="+", default=["penalty"])
     add("--without-w1", action="store_true")
     add("--cold", action="store_true")
-    add("--start-steps", type=int, default=8000)
+    add("--start-steps", type=int, default=12000)
     add("--steps", type=int, default=500)
+    add("--straighten-steps", type=int, default=4000)
     add("--batch", type=int, default=1024)
     add("--width", type=int, default=48)
     add("--data", type=int, default=20000)
-    add("--particles", type=int, default=1000)
+    add("--particles", type=int, default=2900)
     add("--samples", type=int, default=5000)
     add("--kinetic-weight", type=float, default=0.02)
     options = options.parse_args()

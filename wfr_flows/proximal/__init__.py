@@ -6,6 +6,7 @@ from wfr_flows.proximal.diagnostics import Diagnostics, diagnose
 from wfr_flows.proximal.fit import fit
 from wfr_flows.proximal.method import Terms, between, proximal, random_grid, slopes
 from wfr_flows.proximal.start import Lines, optimal_lines, straight_lines
+from wfr_flows.proximal.straighten import straighten
 
 __all__ = [
     "EULER",
@@ -24,5 +25,6 @@ __all__ = [
     "random_grid",
     "slopes",
     "straight_lines",
+    "straighten",
     "wasserstein_bound",
 ]
