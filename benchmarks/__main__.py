@@ -48,6 +48,26 @@ NAMED = {
         *("--action-weights", "0.01", "0.1", "1"),
     ],
     "accuracy-mixture_convergence_large": ["accuracy.mixture_convergence", "--large"],
+    "accuracy-proximal_50": ["accuracy.proximal", "--dims", "50", "--samples", "2000"],
+    "accuracy-proximal_cold": [
+        *("accuracy.proximal", "--cold", "--dims", "7", "12", "--seeds", "0", "--samples", "1000"),
+    ],
+    "accuracy-proximal_critics": [
+        *("accuracy.proximal", "--dims", "7", "--seeds", "0", "--samples", "2000"),
+        *("--critics", "penalty", "spectral", "orthogonal"),
+    ],
+    "accuracy-proximal_digits": ["accuracy.proximal", "--target", "digits", "--seeds", "0"],
+    "accuracy-proximal_growth": ["accuracy.proximal_baselines", "--rows", "growth"],
+    "accuracy-proximal_kinetic": [
+        *("accuracy.proximal", "--dims", "2", "--seeds", "0", "--samples", "2000", "--kinetic-weight", "0.5"),
+    ],
+    "accuracy-proximal_moons": [
+        *("accuracy.proximal", "--target", "moons", "--seeds", "0", "--dims", "2", "7", "12", "50"),
+    ],
+    "accuracy-proximal_without_w1": [
+        *("accuracy.proximal", "--cold", "--dims", "7", "12", "--seeds", "0", "--samples", "1000"),
+        "--without-w1",
+    ],
     "accuracy-refinement_gaussians": ["accuracy.refinement", "--examples", "gaussians"],
     "accuracy-snapshots_clusters": ["accuracy.snapshots", "--dims", "10", "100"],
     "accuracy-snapshots_clusters_components": ["accuracy.snapshots", "--dims", "100", "1000", "--components"],

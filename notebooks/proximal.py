@@ -31,12 +31,12 @@ from wfr_flows.dynamics import Geometry, potential_field, time_grid
 
 SMOKE = bool(os.environ.get("WFR_SMOKE"))
 DIM, KINETIC = 7, 0.02
-START, STEPS, BATCH, POINTS = (20, 2, 16, 50) if SMOKE else (12000, 600, 1024, 20000)
+START, STEPS, BATCH, POINTS = (20, 2, 16, 50) if SMOKE else (12000, 500, 1024, 20000)
 
 # %%
 WASSERSTEIN = Geometry(jnp.inf)
 keys = jax.random.split(jax.random.key(0), 4)
-flat = 0.7 * measures.pinwheel().sample(keys[0], POINTS).position
+flat = 0.7 * measures.pinwheel().spread(keys[0], POINTS).position
 data = measures.equally_weighted(jnp.pad(flat, ((0, 0), (0, DIM - 2))))
 potential = potentials.arrival(potentials.mlp(DIM, width=48), DIM)
 critic = potentials.smooth_critic(DIM, width=48)
@@ -51,6 +51,7 @@ state = proximal.fit(
     measures.empirical(data),
     start_steps=START,
     steps=STEPS,
+    straighten_steps=START // 3,
     batch=BATCH,
     num_particles=50 if SMOKE else 2900,
     kinetic_weight=KINETIC,
@@ -59,7 +60,8 @@ state = proximal.fit(
 )
 
 # %% [markdown]
-# Samples with 1, 5 and 64 Euler steps: the same, since paths are straight.
+# Samples with 1, 5 and 64 Euler steps: the same, since paths are straight. Training draws the number of steps
+# anew at every update, and puts a weight on the bend of the paths.
 
 # %%
 noise = measures.standard_normal(DIM).sample(keys[2], POINTS // 10)

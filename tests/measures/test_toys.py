@@ -137,6 +137,19 @@ def test_pinwheel_unwinds_to_five_gaussian_arms():
     _assert_mean(abs(z) ** 4, 1 + 6 * 0.3**2 + 3 * 0.3**4 + 3 * 0.1**4 + 2 * (1 + 0.3**2) * 0.1**2)
 
 
+def test_spread_sets_have_equal_parts():
+    z = np.asarray(pinwheel().spread(jax.random.key(0), 1003).position) @ np.array([1, 1j]) / 2
+    place = (z / abs(z) * np.exp(0.25j * np.exp(abs(z)))).reshape(-1)
+    counts = np.bincount(np.round(-np.angle(place[abs(z) > 0.8]) / (2 * np.pi / 5)).astype(int) % 5)
+    assert counts.min() > 0.2 * 0.6 * 1003
+    # Without noise the half circles are at distance 2 of their centres.
+    x = np.asarray(moons(noise=0.0).spread(jax.random.key(0), 1001).position) + np.array([1.0, 0.2])
+    upper = np.isclose(np.linalg.norm(x, axis=1), 2)
+    lower = np.isclose(np.linalg.norm(x - np.array([2.0, 1.0]), axis=1), 2)
+    assert (upper | lower).all()
+    assert upper.sum() == 501
+
+
 def test_swissroll_follows_its_spiral():
     x = _draw(swissroll)
     t = np.pi * (1.5 + 3 * _NODES)

@@ -49,6 +49,22 @@ def test_residual_vanishes_on_a_solution_and_only_there(source):
 
 
 @pytest.mark.parametrize("alpha", [0.7, jnp.inf])
+def test_bend_is_the_variance_of_the_steps_and_steps_of_no_length_do_nothing(source, alpha):
+    geometry, params = Geometry(alpha), jnp.array([0.3, 0.2])
+    field = potential_field(potentials.from_function(bowl), geometry)
+    grid = jnp.array([0.0, 0.2, 0.7, 1.0])
+    carried = carry(field, geometry, params, source, grid)
+    path, steps = carried.trajectory.position, np.diff(grid)[:, None, None]
+    velocity = np.diff(path, axis=0) / steps
+    mean = np.sum(steps * velocity, axis=0)
+    variance = np.sum(steps * (velocity - mean) ** 2, axis=(0, 2))
+    np.testing.assert_allclose(carried.bend, 0.5 * np.sum(source.weight * variance), rtol=1e-9)
+    padded = carry(field, geometry, params, source, jnp.array([0.0, 0.2, 0.7, 1.0, 1.0, 1.0]))
+    np.testing.assert_allclose(padded.trajectory.position[-1], path[-1], rtol=1e-12)
+    np.testing.assert_allclose(padded[1:], carried[1:], rtol=1e-9)
+
+
+@pytest.mark.parametrize("alpha", [0.7, jnp.inf])
 def test_agrees_with_the_weighted_flow(source, alpha):
     geometry, params, grid = Geometry(alpha), jnp.array([0.2, 0.4]), time_grid(40)
     potential = potentials.from_function(bowl)

@@ -10,7 +10,7 @@ import pytest
 
 from wfr_flows import measures, numerics, potentials, training
 from wfr_flows.dynamics import Field, Geometry, Rates, potential_field
-from wfr_flows.proximal import diagnose, f_bound, fit, proximal, wasserstein_bound
+from wfr_flows.proximal import diagnose, f_bound, fit, proximal, random_grid, wasserstein_bound
 
 WASSERSTEIN = Geometry(jnp.inf)
 SHIFT, KINETIC = 1.0, 0.5
@@ -87,6 +87,19 @@ def test_other_divergences(bound):
     assert training.is_finite((state, info))
 
 
+def test_random_grids_have_every_number_of_steps_and_reach_every_time(key):
+    grids = jax.jit(jax.vmap(partial(random_grid, num_steps=4)))(jax.random.split(key, 4000))
+    assert grids.shape == (4000, 5)
+    np.testing.assert_array_equal(grids[:, 0], 0)
+    np.testing.assert_array_equal(grids[:, -1], 1)
+    steps = np.diff(grids, axis=1)
+    assert (steps >= 0).all()
+    share = np.bincount(np.sum(steps > 0, axis=1), minlength=5)[1:] / 4000
+    np.testing.assert_allclose(share, 0.25, atol=0.03)
+    between = np.asarray(grids[(grids > 0) & (grids < 1)])
+    assert np.histogram(between, 10, (0.1, 0.9))[0].min() > 0
+
+
 def test_a_weight_means_repetition():
     source, target = ends(size=6)
     twice = measures.equally_weighted(jnp.concatenate([target.position, target.position[:3]]))
@@ -137,7 +150,13 @@ def test_fit_from_weighted_data_in_single_precision(key):
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"kinetic_weight": -1.0}, {"lipschitz": 0.0}, {"penalty_weight": np.nan}, {"residual_weight": -1.0}],
+    [
+        {"kinetic_weight": -1.0},
+        {"lipschitz": 0.0},
+        {"penalty_weight": np.nan},
+        {"residual_weight": -1.0},
+        {"bend_weight": -1.0},
+    ],
 )
 def test_refusals(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):

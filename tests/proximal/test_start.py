@@ -5,15 +5,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from wfr_flows import measures, potentials
-from wfr_flows.dynamics import Geometry, potential_field
-from wfr_flows.proximal import optimal_lines, straight_lines
+from wfr_flows.dynamics import Geometry, potential_field, time_grid
+from wfr_flows.proximal import carry, optimal_lines, straight_lines, straighten
 
 
 def test_lines_on_the_line_keep_the_order(key):
     ends = measures.standard_normal(1), measures.gaussian([5.0], [[4.0]])
-    lines = optimal_lines(key, *ends, size=30)
-    order = np.argsort(lines.start[:, 0])
-    assert np.all(np.diff(lines.end[order, 0]) > 0)
+    lines = optimal_lines(key, *ends, size=30, repeats=2)
+    for start, end in zip(*(side.reshape(2, 30) for side in lines), strict=True):
+        assert np.all(np.diff(end[np.argsort(start)]) > 0)
     np.testing.assert_allclose(np.mean(lines.end), 5.0, atol=1.5)
 
 
@@ -27,3 +27,25 @@ def test_loss_is_the_error_of_the_place_of_arrival(key):
     for aim, expected in ((goal, 0.0), (goal + jnp.array([0.0, 2.0]), 2.0)):
         params = {"base": aim, "quadratic": jnp.zeros((2, 2))}
         np.testing.assert_allclose(loss(params, key), expected, rtol=1e-5, atol=1e-12)
+
+
+def test_straightened_paths_end_where_they_did_by_any_number_of_steps(key):
+    # Lines shrink places by a common factor, which a potential of this form can do evenly.
+    def value(params, t, x):
+        return (params[0] + params[1] * t) * jnp.sum(x**2) / (1 + params[2] * t)
+
+    field = potential_field(
+        potentials.from_function(value, lambda key: jnp.array([0.1, 0.4, 0.1])), Geometry(jnp.inf)
+    )
+    ends = jax.jit(
+        lambda params, start, grid: carry(field, Geometry(jnp.inf), params, start, grid).trajectory.position[
+            -1
+        ]
+    )
+    before, normal = field.init(key), measures.standard_normal(1)
+    after = straighten(key, field, before, normal, 3000, num_steps=4, size=200)
+    start = normal.sample(key, 50)
+    goal = ends(before, start, time_grid(4))
+    assert jnp.max(jnp.abs(ends(before, start, time_grid(1)) - goal)) > 0.1
+    for n in (1, 4, 16):
+        np.testing.assert_allclose(ends(after, start, time_grid(n)), goal, atol=0.02)

@@ -65,7 +65,7 @@ def add_parser(commands) -> None:
     add = tuning.add_argument
     add("--width", type=count, default=64, help="width of both networks (64)")
     add("--start-steps", type=count, help="steps on the optimal assignment (12000; quick 1000)")
-    add("--steps", type=count, help="steps of proximal training (1000; quick 100)")
+    add("--steps", type=count, help="steps of proximal training (500; quick 100)")
     add("--batch", type=count, help="particles of either end in a step (1024; quick 256)")
     add("--num-steps", type=count, default=5, help="Euler steps of the flow (5)")
     add("--kinetic-weight", type=positive, default=0.02, help="lambda, at unit spread (0.02)")
@@ -134,7 +134,7 @@ def _shared(options: argparse.Namespace) -> dict:
 
 def _train(key: Key, options: argparse.Namespace, data: Data, bars: Bars) -> training.MinimaxState:
     potential, critic = _networks(options, data.center.size)
-    steps = pick(options, "start_steps", 12000, 1000), pick(options, "steps", 1000, 100)
+    steps = pick(options, "start_steps", 12000, 1000), pick(options, "steps", 500, 100)
     for phase, num in zip(("start", "proximal"), steps, strict=True):
         bars.add(phase, num)
     shared = _shared(options)
@@ -147,6 +147,7 @@ def _train(key: Key, options: argparse.Namespace, data: Data, bars: Bars) -> tra
         measures.empirical(data.seen),
         start_steps=steps[0],
         steps=steps[1],
+        straighten_steps=steps[0] // 3,
         batch=pick(options, "batch", 1024, 256),
         num_steps=shared["num_steps"],
         kinetic_weight=shared["kinetic_weight"],

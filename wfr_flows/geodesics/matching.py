@@ -1,6 +1,7 @@
 """Simulation-free matching: regress a potential on the travelling Diracs of the exact geodesic."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -120,7 +121,7 @@ def fit_matching(
     match: Loss,
     num_steps: int,
     on_chunk: Callable[[Chunk], None] = lambda chunk: None,
-    **options: float,
+    **options: Any,
 ) -> Params:
     """Parameters after steps of `training.cosine_muon` on a matching loss; those given after none.
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from wfr_flows.measures.particles import Particles, equally_weighted, resample
+from wfr_flows.measures.particles import Particles, equally_weighted, resample_by, shares
 from wfr_flows.numerics import inverse_distribution, lattice, running_total
 from wfr_flows.typing import Array, ArrayLike, Float, Int, Key, Scalar
 
@@ -100,12 +100,13 @@ def empirical(measure: Particles) -> Distribution:
     ``sample`` is systematic resampling; ``spread`` is all of the sample, weighted, where that is no more.
     """
     measure = measure.normalise()
+    total = shares(measure)
 
     def sample(key: Key, n: int) -> Particles:
-        return resample(key, measure, n)
+        return resample_by(key, measure.position, total, n)
 
     def spread(key: Key, n: int) -> Particles:
-        return measure if measure.log_weight.size <= n else resample(key, measure, n)
+        return measure if measure.log_weight.size <= n else sample(key, n)
 
     return Distribution(measure.position.shape[1], sample, None, spread)
 

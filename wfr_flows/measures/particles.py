@@ -141,13 +141,22 @@ def resample(key: Key, measure: Particles, size: int) -> Particles:
     Particle ``i`` is drawn ``size·w_i/Σw`` times on average, rounded up or down, so that means have less
     variance than under independent draws. The result has mass 1.
     """
+    return resample_by(key, measure.position, shares(measure), size)
+
+
+def shares(measure: Particles) -> Float[Array, " n"]:
+    """Running total of the weights, which ends at 1."""
+    return running_total(jax.nn.softmax(measure.log_weight))
+
+
+def resample_by(key: Key, position: Float[Array, "n d"], total: Float[Array, " n"], size: int) -> Particles:
+    """`resample` by the running total of the weights, for those who draw often."""
     offset_key, order_key = jax.random.split(key)
-    dtype = measure.log_weight.dtype
+    dtype = total.dtype
     uniform = 1 - jax.random.uniform(offset_key, dtype=dtype)
     points = (jnp.arange(size, dtype=dtype) + uniform) / size
-    index = inverse_distribution(running_total(jax.nn.softmax(measure.log_weight)), points)
-    index = jax.random.permutation(order_key, index)
-    return Particles(measure.position[index], jnp.full((size,), -jnp.log(size), dtype))
+    index = jax.random.permutation(order_key, inverse_distribution(total, points))
+    return Particles(position[index], jnp.full((size,), -jnp.log(size), dtype))
 
 
 def redrawn(key: Key, measure: Particles, size: int) -> Particles:

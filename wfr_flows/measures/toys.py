@@ -15,19 +15,29 @@ def eight_gaussians() -> Distribution:
     return mixture(jnp.ones(8), mean, jnp.tile(0.125 * jnp.eye(2), (8, 1, 1)))
 
 
-def moons() -> Distribution:
-    """Two interleaved half circles of radius 2 with Gaussian noise 0.2 (OT-Flow's toy set)."""
+def moons(*, noise: float = 0.1) -> Distribution:
+    """Two interleaved half circles of radius 2 with Gaussian noise of twice ``noise`` (OT-Flow's toy set).
 
-    def sample(key: Key, n: int) -> Particles:
-        angle_key, side_key, noise_key = jax.random.split(key, 3)
-        angle = jnp.pi * jax.random.uniform(angle_key, (n,))
-        upper = jax.random.bernoulli(side_key, shape=(n,))
+    ``spread`` draws equally many on either, as scikit-learn does, in random order.
+    """
+
+    def draw(key: Key, upper: Array) -> Particles:
+        angle_key, noise_key = jax.random.split(key)
+        angle = jnp.pi * jax.random.uniform(angle_key, upper.shape)
         x = jnp.where(upper, jnp.cos(angle), 1 - jnp.cos(angle))
         y = jnp.where(upper, jnp.sin(angle), 0.5 - jnp.sin(angle))
-        noise = 0.1 * jax.random.normal(noise_key, (n, 2))
-        return equally_weighted(2 * (jnp.stack([x, y], axis=1) + noise) + jnp.array([-1.0, -0.2]))
+        place = jnp.stack([x, y], axis=1) + noise * jax.random.normal(noise_key, (upper.size, 2))
+        return equally_weighted(2 * place + jnp.array([-1.0, -0.2]))
 
-    return Distribution(2, sample, None, sample)
+    def sample(key: Key, n: int) -> Particles:
+        side_key, key = jax.random.split(key)
+        return draw(key, jax.random.bernoulli(side_key, shape=(n,)))
+
+    def spread(key: Key, n: int) -> Particles:
+        side_key, key = jax.random.split(key)
+        return draw(key, jax.random.permutation(side_key, jnp.arange(n) % 2 == 0))
+
+    return Distribution(2, sample, None, spread)
 
 
 def circles() -> Distribution:
@@ -74,19 +84,29 @@ def checkerboard() -> Distribution:
 
 
 def pinwheel() -> Distribution:
-    """Five arms, wound by ``¼ exp(r)`` at radius ``r``, with noise 0.6 along and 0.2 across an arm."""
+    """Five arms, wound by ``¼ exp(r)`` at radius ``r``, with noise 0.6 along and 0.2 across an arm.
 
-    def sample(key: Key, n: int) -> Particles:
-        arm_key, noise_key = jax.random.split(key)
-        arm = jax.random.randint(arm_key, (n,), 0, 5)
-        along, across = jnp.array([[0.3], [0.1]]) * jax.random.normal(noise_key, (2, n))
+    ``spread`` draws equally many on every arm, as the usual generator of the set does, in
+    random order.
+    """
+
+    def draw(key: Key, arm: Array) -> Particles:
+        along, across = jnp.array([[0.3], [0.1]]) * jax.random.normal(key, (2, arm.size))
         along = 1 + along
         angle = 2 * jnp.pi * arm / 5 + 0.25 * jnp.exp(along)
         x = along * jnp.cos(angle) + across * jnp.sin(angle)
         y = across * jnp.cos(angle) - along * jnp.sin(angle)
         return equally_weighted(2 * jnp.stack([x, y], axis=1))
 
-    return Distribution(2, sample, None, sample)
+    def sample(key: Key, n: int) -> Particles:
+        arm_key, key = jax.random.split(key)
+        return draw(key, jax.random.randint(arm_key, (n,), 0, 5))
+
+    def spread(key: Key, n: int) -> Particles:
+        arm_key, key = jax.random.split(key)
+        return draw(key, jax.random.permutation(arm_key, jnp.arange(n) % 5))
+
+    return Distribution(2, sample, None, spread)
 
 
 def swissroll() -> Distribution:

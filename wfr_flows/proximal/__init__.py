@@ -4,8 +4,9 @@ from wfr_flows.proximal.bounds import Bound, f_bound, wasserstein_bound
 from wfr_flows.proximal.carry import EULER, Carried, carry
 from wfr_flows.proximal.diagnostics import Diagnostics, diagnose
 from wfr_flows.proximal.fit import fit
-from wfr_flows.proximal.method import Terms, between, proximal, slopes
+from wfr_flows.proximal.method import Terms, between, proximal, random_grid, slopes
 from wfr_flows.proximal.start import Lines, optimal_lines, straight_lines
+from wfr_flows.proximal.straighten import straighten
 
 __all__ = [
     "EULER",
@@ -21,7 +22,9 @@ __all__ = [
     "fit",
     "optimal_lines",
     "proximal",
+    "random_grid",
     "slopes",
     "straight_lines",
+    "straighten",
     "wasserstein_bound",
 ]

@@ -21,11 +21,14 @@ class Carried(NamedTuple):
       trajectory: at every node of the grid, mass 1; log-determinants are 0.
       action: ``∫ Σ w (½|v|² + ½alpha g²) dt``, by the same steps as the positions.
       residual: ``∫ Σ w |∂ₜΦ - ½|v|² - ½alpha g²| dt``; 0 for fields without potential.
+      bend: ``Σ w(0) (∫½|v|² dt - ½|x(1) - x(0)|²)``, half the variance of the velocity along a path; 0 where
+        all of them are straight and of even speed, and one step is as good as many.
     """
 
     trajectory: Trajectory
     action: Scalar
     residual: Scalar
+    bend: Scalar
 
 
 class _State(NamedTuple):
@@ -33,6 +36,7 @@ class _State(NamedTuple):
     log_weight: Float[Array, " n"]
     action: Scalar
     residual: Scalar
+    bend: Scalar
 
 
 def carry(
@@ -66,27 +70,33 @@ def carry(
         weight = jax.nn.softmax(state.log_weight)
         growth = _centred(rates.growth, weight)
         if not frozen:
-            return _State(rates.velocity, growth, *_costs(rates, weight, geometry))
+            return _State(rates.velocity, growth, *_costs(rates, weight, source, geometry))
         place, weight = jax.lax.stop_gradient((state.position, weight))
-        return _State(rates.velocity, growth, *_costs(rates_at(params, t, place), weight, geometry))
+        return _State(rates.velocity, growth, *_costs(rates_at(params, t, place), weight, source, geometry))
 
     zero = jnp.zeros((), source.position.dtype)
-    states = integrate(move, _State(*source, zero, zero), params, grid, solver=solver)
+    states = integrate(move, _State(*source, zero, zero, zero), params, grid, solver=solver)
     # Where growth is centred only step by step, rounding is taken off.
     log_weight = jax.nn.log_softmax(states.log_weight, axis=-1)
     time = grid.astype(log_weight.dtype)
     trajectory = Trajectory(time, states.position, log_weight, jnp.zeros_like(log_weight))
-    return Carried(trajectory, states.action[-1], states.residual[-1])
+    way = jnp.sum((states.position[-1] - states.position[0]) ** 2, axis=-1)
+    bend = states.bend[-1] - 0.5 * jnp.sum(source.weight * way)
+    return Carried(trajectory, states.action[-1], states.residual[-1], bend)
 
 
-def _costs(rates: Rates, weight: Float[Array, " n"], geometry: Geometry) -> tuple[Scalar, Scalar]:
+def _costs(
+    rates: Rates, weight: Float[Array, " n"], source: Particles, geometry: Geometry
+) -> tuple[Scalar, Scalar, Scalar]:
+    """Of the action, of the residual, and of the kinetic energy by the weights at the start."""
     alpha = jnp.where(geometry.inverse_alpha == 0, 0.0, geometry.alpha).astype(weight.dtype)
     growth = _centred(rates.growth, weight)
-    energy = 0.5 * (jnp.sum(rates.velocity**2, axis=-1) + alpha * growth**2)
-    action = jnp.sum(weight * energy)
+    kinetic = 0.5 * jnp.sum(rates.velocity**2, axis=-1)
+    energy = kinetic + 0.5 * alpha * growth**2
+    action, started = jnp.sum(weight * energy), jnp.sum(source.weight * kinetic)
     if rates.energy is None:
-        return action, jnp.zeros_like(action)
-    return action, jnp.sum(weight * jnp.abs(rates.energy - energy))
+        return action, jnp.zeros_like(action), started
+    return action, jnp.sum(weight * jnp.abs(rates.energy - energy)), started
 
 
 def _centred(growth: Float[Array, " n"], weight: Float[Array, " n"]) -> Float[Array, " n"]:

@@ -27,12 +27,13 @@ class Terms(NamedTuple):
     Attributes:
       divergence: the bound, at the critic of this step.
       action: ``∫ Σ w (½|v|² + ½alpha g²) dt``.
-      residual: of the Hamilton-Jacobi equation, see `Carried`.
+      residual, bend: of the Hamilton-Jacobi equation and of the paths, see `Carried`.
     """
 
     divergence: Scalar
     action: Scalar
     residual: Scalar
+    bend: Scalar
 
 
 class _Game(NamedTuple):
@@ -46,6 +47,7 @@ class _Game(NamedTuple):
     lipschitz: float
     penalty_weight: float
     residual_weight: float
+    bend_weight: float
     num_steps: int
     solver: diffrax.AbstractSolver
     jitter: bool
@@ -62,8 +64,9 @@ def proximal(
     kinetic_weight: float = 0.05,
     bound: Bound = donsker_varadhan,
     lipschitz: float = 1.0,
-    penalty_weight: float = 10.0,
+    penalty_weight: float = 30.0,
     residual_weight: float = 0.0,
+    bend_weight: float = 0.0,
     num_steps: int = 5,
     solver: diffrax.AbstractSolver = EULER,
     jitter: bool = True,
@@ -86,8 +89,10 @@ def proximal(
       lipschitz: ``L``.
       penalty_weight: of ``E max(|∇φ|² - L², 0)`` between samples of both; 0 without.
       residual_weight: of the Hamilton-Jacobi residual, in units of ``λ``.
+      bend_weight: of the bend of the paths, of which the optimum at ``alpha = inf`` has none: samples then
+        depend less on the number of steps.
       num_steps, solver: of the flow, from time 0 to 1.
-      jitter: draw the times anew at every update, see `jittered_grid`.
+      jitter: draw the times anew at every update, see `random_grid`.
       frozen: see `carry`.
       alternation: of `training.minimax`; ``inner_steps`` updates of the critic (5) come before every one
         of the flow.
@@ -101,7 +106,7 @@ def proximal(
     """
     game = _Game(
         field, geometry, critic, kinetic_weight, bound, lipschitz, penalty_weight, residual_weight,
-        num_steps, solver, jitter, frozen,
+        bend_weight, num_steps, solver, jitter, frozen,
     )  # fmt: skip
     _check(game)
     players = partial(_ascent, game), partial(_descent, game)
@@ -110,7 +115,7 @@ def proximal(
 
 
 def _carried(game: _Game, params: Params, key: Key, source: Particles) -> Carried:
-    grid = jittered_grid(key, game.num_steps) if game.jitter else time_grid(game.num_steps)
+    grid = random_grid(key, game.num_steps) if game.jitter else time_grid(game.num_steps)
     return carry(game.field, game.geometry, params, source, grid, solver=game.solver, frozen=game.frozen)
 
 
@@ -140,19 +145,24 @@ def _descent(
     carried = _carried(game, params, key, source)
     cost = _divergence(game, critic_params, carried.trajectory.at(-1), target)
     total = cost + game.kinetic_weight * carried.action
+    if game.bend_weight:
+        total += game.bend_weight * carried.bend
     if game.residual_weight:
         total += game.kinetic_weight * game.residual_weight * carried.residual
-    return total, Terms(cost, carried.action, carried.residual)
+    return total, Terms(cost, *carried[1:])
 
 
-def jittered_grid(key: Key, num_steps: int) -> Float[Array, " k"]:
-    """`dynamics.time_grid`, each node between its ends moved by up to half a step, at random.
+def random_grid(key: Key, num_steps: int) -> Float[Array, " k"]:
+    """At most ``num_steps`` steps, their number drawn at random; those left over have no length.
 
-    On a fixed grid a field learns nothing at other times, and samples depend on the steps of sampling.
+    Each node between is moved at random by up to half a step. On one fixed grid a field learns nothing at
+    other times, and samples depend on the steps of sampling.
     """
-    grid = time_grid(num_steps)
-    move = jax.random.uniform(key, grid.shape, grid.dtype, -0.5, 0.5) / num_steps
-    return grid + move.at[jnp.array([0, -1])].set(0)
+    number_key, place_key = jax.random.split(key)
+    node = time_grid(num_steps) * num_steps
+    number = jax.random.randint(number_key, (), 1, num_steps + 1).astype(node.dtype)
+    move = jax.random.uniform(place_key, node.shape, node.dtype, -0.5, 0.5)
+    return jnp.minimum(node + jnp.where((node > 0) & (node < number), move, 0), number) / number
 
 
 def between(key: Key, a: Particles, b: Particles) -> Float[Array, "n d"]:
@@ -172,7 +182,7 @@ def slopes(critic: Critic, params: Params, position: Float[Array, "n d"]) -> Flo
 
 
 def _check(game: _Game) -> None:
-    for name in ("kinetic_weight", "penalty_weight", "residual_weight"):
+    for name in ("kinetic_weight", "penalty_weight", "residual_weight", "bend_weight"):
         if not getattr(game, name) >= 0:
             raise ValueError(f"{name} is {getattr(game, name)}; give a number >= 0.")
     if not game.lipschitz > 0:
