@@ -278,7 +278,7 @@ def mixtures(key, smoke):
 def main() -> None:
     options = parser(__doc__)
     options.add_argument(
-        "--parts", nargs="+", default=["gaussians", "information", "mixtures", "moons"], help="which ones"
+        "--examples", nargs="+", default=["gaussians", "information", "mixtures", "moons"]
     )
     options.add_argument("--dims", type=int, nargs="+", default=[2, 10, 50], help="of the Gaussians")
     options.add_argument("--pairs", type=int, nargs="+", default=[2, 10, 40, 80], help="of the information")
@@ -289,12 +289,12 @@ def main() -> None:
     with report("accuracy/refinement", options) as emit:
         for seed in options.seeds:
             key = jax.random.key(seed)
-            if "gaussians" in options.parts:
+            if "gaussians" in options.examples:
                 for dim in options.dims:
                     emit(
                         example="gaussians", dim=dim, seed=seed, **rounded(gaussians(key, dim, options.smoke))
                     )
-            if "information" in options.parts:
+            if "information" in options.examples:
                 for dim in options.pairs:
                     emit(
                         example="information",
@@ -302,10 +302,10 @@ def main() -> None:
                         seed=seed,
                         **rounded(information(key, dim, options.smoke)),
                     )
-            if "mixtures" in options.parts:
+            if "mixtures" in options.examples:
                 for row in mixtures(key, options.smoke):
                     emit(example="mixtures", seed=seed, **rounded(row))
-            if "moons" in options.parts:
+            if "moons" in options.examples:
                 emit(example="moons", seed=seed, **rounded(plane(key, options.smoke)))
 
 

@@ -3,6 +3,7 @@
 [QF] is Xu, Cheng and Xie, Computing high-dimensional optimal transport by flow neural networks (2025).
 """
 
+from wfr_flows.refinement.bases import Base, base_distribution, copula_base, flow_base, gaussian_base
 from wfr_flows.refinement.bridges import Bridge, flow_bridge, linear_bridge
 from wfr_flows.refinement.density_ratio import (
     LogRatio,
@@ -19,20 +20,25 @@ from wfr_flows.refinement.q_flow import QParams, QState, QTerms, init_params, q_
 from wfr_flows.refinement.refine import Draw, between, fit_ratio, refine
 
 __all__ = [
+    "Base",
     "Bridge",
     "Draw",
     "LogRatio",
     "QParams",
     "QState",
     "QTerms",
+    "base_distribution",
     "between",
     "bits_per_dimension",
+    "copula_base",
     "density_ratio",
     "energy_model",
     "fit_ratio",
+    "flow_base",
     "flow_bridge",
     "flow_matching",
     "flow_pairs",
+    "gaussian_base",
     "independent_pairs",
     "init_params",
     "linear_bridge",
