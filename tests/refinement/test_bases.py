@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from wfr_flows import measures, potentials, refinement
+from wfr_flows import dynamics, measures, potentials, refinement
+from wfr_flows.dynamics import Geometry
 from wfr_flows.measures import Particles, equally_weighted
 
 EDGES = np.linspace(-6.0, 6.0, 13)
@@ -24,7 +25,8 @@ def moved(sample):
     with jax.enable_x64(True):
         potential = potentials.moving_quadratic(2, degree=1)
         params = jax.tree.map(lambda leaf: leaf + 0.2, potential.init(jax.random.key(1)))
-        return refinement.flow_base(potential, params, refinement.gaussian_base(sample))
+        field = dynamics.potential_field(potential, Geometry(jnp.inf))
+        return refinement.flow_base(field, params, refinement.gaussian_base(sample))
 
 
 @pytest.mark.parametrize("name", ["gaussian", "copula", "flow"])

@@ -8,10 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from wfr_flows.dynamics import Geometry, flow, time_grid
+from wfr_flows.dynamics import Field, Geometry, carry, time_grid
 from wfr_flows.measures import Distribution, Particles, equally_weighted, moments, standard_normal
-from wfr_flows.potentials import Potential
-from wfr_flows.typing import Array, ArrayLike, Float, Params, Scalar
+from wfr_flows.numerics import inverse_distribution, running_total
+from wfr_flows.refinement.pairs import flow_matching
+from wfr_flows.static import Diracs
+from wfr_flows.training import Chunk, cosine_muon, gradient_method, run
+from wfr_flows.typing import Array, ArrayLike, Float, Key, Params, Scalar
 
 _WASSERSTEIN = Geometry(float("inf"), spherical=False)
 
@@ -119,24 +122,68 @@ def copula_base(measure: Particles, edges: ArrayLike) -> Base:
     return Base(inner.dim, whiten, colour)
 
 
-def flow_base(potential: Potential, params: Params, inner: Base, *, num_steps: int = 16) -> Base:
+def flow_base(field: Field, params: Params, inner: Base, *, num_steps: int = 32) -> Base:
     """What a flow makes of the standard normal, in the coordinates of another base.
 
     Args:
-      potential, params: of a flow in those coordinates from the standard normal at time 0 to the data at 1,
-        such as `refine` learns.
+      field, params: of a flow in those coordinates from the standard normal at time 0 to the data at time 1.
       inner: another base.
-      num_steps: Runge-Kutta steps. The Laplacian of the potential is followed along them.
+      num_steps: Runge-Kutta steps.
     """
-    carry = partial(flow, potential, _WASSERSTEIN, params)
+    through = partial(carry, field, _WASSERSTEIN, params)
 
     def whiten(x: Float[Array, " d"]) -> tuple[Array, Scalar]:
         scores, rise = inner.whiten(x)
-        back = carry(equally_weighted(scores[None]), time_grid(num_steps, reverse=True))
+        back = through(equally_weighted(scores[None]), time_grid(num_steps, reverse=True), log_det=True)
         return back.position[-1, 0], rise + back.log_det[-1, 0]
 
     def colour(z: Float[Array, " d"]) -> Array:
-        there = carry(equally_weighted(z[None]), time_grid(num_steps), log_det=False)
+        there = through(equally_weighted(z[None]), time_grid(num_steps))
         return inner.colour(there.position[-1, 0])
 
     return Base(inner.dim, whiten, colour)
+
+
+def fit_base(
+    key: Key,
+    field: Field,
+    measure: Particles,
+    inner: Base,
+    *,
+    num_steps: int = 4000,
+    batch: int = 2048,
+    learning_rate: float = 3e-2,
+    weight_decay: float = 0.0,
+    on_chunk: Callable[[Chunk], None] = lambda chunk: None,
+) -> Base:
+    """`flow_base` with a flow learned by matching, on straight lines from fresh noise at every step.
+
+    A network for the velocity goes on in straight lines beyond the data, so that log-densities fall off like
+    those of Gaussians there. The difference of two such log-densities is a log-ratio even where samples of
+    neither law come near.
+
+    Args:
+      field: of free velocity or of a potential, see `flow_base`.
+      measure: weighted particles.
+      inner: whose coordinates the flow moves in, such as `gaussian_base` of the measure.
+      num_steps, batch: of training.
+      learning_rate, weight_decay: of `training.cosine_muon`.
+      on_chunk: as in `training.run`.
+    """
+    init_key, train_key = jax.random.split(key)
+    points = jax.jit(partial(jax.lax.map, lambda x: inner.whiten(x)[0], batch_size=1024))(measure.position)
+    normal, total = standard_normal(inner.dim), jax.jit(running_total)(measure.normalise().weight)
+    mass = jnp.full(batch, 1 / batch, points.dtype)
+
+    def draw(key: Key) -> Diracs:
+        noise_key, index_key = jax.random.split(key)
+        index = inverse_distribution(total, 1 - jax.random.uniform(index_key, (batch,), total.dtype))
+        return Diracs(normal.sample(noise_key, batch).position, points[index], mass, mass)
+
+    def loss(params: Params, key: Key, pairs: Diracs) -> tuple[Scalar, tuple[()]]:
+        return flow_matching(field, _WASSERSTEIN, pairs, num_times=batch // 8, num_pairs=8)(params, key), ()
+
+    optimiser = cosine_muon(num_steps, learning_rate, weight_decay=weight_decay)
+    method = gradient_method(loss, optimiser, average_decay=0.99)
+    state = method.init(jax.jit(field.init)(init_key))
+    return flow_base(field, run(method, train_key, state, draw, num_steps, on_chunk=on_chunk).average, inner)
