@@ -6,7 +6,10 @@ map and to its displacement. The initial cost is that of the flow of the first m
 
 moons: two moons (noise .05, scaled to standard deviations 2 and √5) to the checkerboard, from two flows
 back to back through N(0, I). Costs both ways on fresh samples beside the certified optimum between the same
-samples; the energy distance beside that between fresh samples; there and back with an adaptive solver.
+samples; the energy distance beside that between fresh samples; the largest error there and back.
+
+unbalanced: clusters of masses .7 and .3 to clusters of .4 and .9, one further up, alpha .5, too far apart to
+exchange mass. Cost beside the certified optimum between fresh samples; masses, all and on the left.
 
 information: mutual information of d/2 correlated pairs of Gaussians, d/4 nats in all, from 50,000 points.
 
@@ -185,6 +188,57 @@ def _judged(keys, draw, initial, begun, field, params, size, repeats):
     }
 
 
+def unbalanced(key, smoke):
+    alpha, size = 0.5, 100 if smoke else 1000
+    geometry = Geometry(alpha, spherical=False)
+    steps = 10 if smoke else 1000
+    spread = jnp.stack([0.09 * jnp.eye(2)] * 2)
+
+    def weighted(shares, height):
+        law = measures.mixture(shares, [[-1.5, height], [1.5, height]], spread)
+
+        def sample(key, n):
+            drawn = law.sample(key, n)
+            return drawn._replace(log_weight=drawn.log_weight + jnp.log(sum(shares)))
+
+        return sample
+
+    draw = ends_of(weighted((0.7, 0.3), 0.0), weighted((0.4, 0.9), 1.0))
+    keys = jax.random.split(key, 3)
+    field = dynamics.potential_field(potentials.mlp(2), geometry)
+    since = time.process_time()
+    params = refinement.refine(
+        keys[0],
+        field,
+        geometry,
+        potentials.mlp(2),
+        draw,
+        matching_steps=steps,
+        refinement_steps=steps // 5,
+    )
+    seconds = time.process_time() - since
+    source, target = draw(keys[1], size)
+    optimum = jax.jit(partial(static.wfr, alpha=alpha, tolerance=1e-3))(source, target)
+    take = jax.jit(partial(carry, field, geometry))
+    there = take(params, source, time_grid(32))
+    arrived, (_, other) = there.at(-1), draw(keys[2], size)
+    left = [float(jnp.sum(m.weight * (m.position[:, 0] < 0))) for m in (arrived, target)]
+    distance = jax.jit(lambda a, b: metrics.energy_distance(a.normalise(), b.normalise()))
+    cost = float(refinement.transport_cost(there, geometry))
+    _, error = refinement.round_trip(field, geometry, params, source)
+    return {
+        "cost": cost,
+        "discrete_optimum": float(2 * optimum.value),
+        "relative_cost_error": cost / float(2 * optimum.value) - 1,
+        "relative_mass_error": float(arrived.mass / target.mass) - 1,
+        "mass_left": left[0],
+        "mass_left_asked": left[1],
+        "floor_ratio": float(distance(arrived, target) / distance(other, target)),
+        "inverse_error": float(jnp.max(error)),
+        "cpu_seconds": seconds,
+    }
+
+
 def information(key, dim, smoke):
     correlation = np.sqrt(1 - np.exp(-1.0))
     covariance = jnp.kron(jnp.eye(dim // 2), jnp.array([[1.0, correlation], [correlation, 1.0]]))
@@ -277,7 +331,7 @@ def main() -> None:
     options.add_argument("--seeds", type=int, nargs="+", default=[0])
     options = options.parse_args()
     if options.smoke:
-        options.dims, options.pairs = [2], [2]
+        options.examples, options.dims, options.pairs = examples, [2], [2]
     with report("accuracy/refinement", options) as emit:
         for seed in options.seeds:
             key = jax.random.key(seed)
@@ -297,6 +351,8 @@ def main() -> None:
             if "mixtures" in options.examples:
                 for row in mixtures(key, options.smoke):
                     emit(example="mixtures", seed=seed, **rounded(row))
+            if "unbalanced" in options.examples:
+                emit(example="unbalanced", seed=seed, **rounded(unbalanced(key, options.smoke)))
             if "moons" in options.examples:
                 emit(example="moons", seed=seed, **rounded(plane(key, options.smoke)))
 
