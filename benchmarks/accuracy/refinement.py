@@ -143,8 +143,8 @@ def plane(key, smoke):
         pairs=pairs,
         rounds=1,
         num_pairs=size,
-        matching_steps=steps,
-        refinement_steps=4 if smoke else 300,
+        matching_steps=steps if smoke else 2 * steps,
+        refinement_steps=4 if smoke else 600,
     )
     seconds = time.process_time() - since
     return {
