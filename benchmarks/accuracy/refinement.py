@@ -14,7 +14,8 @@ exchange mass. Cost beside the certified optimum between fresh samples; masses, 
 information: mutual information of d/2 correlated pairs of Gaussians, d/4 nats in all, from 50,000 points.
 
 mixtures: three components to two in the plane, from 20,000 points; mean absolute errors of the log-ratio on
-5000 fresh points of either, over all and over the bulk, where neither log-density is below -7.
+5000 fresh points of either, over all and over the bulk, where neither log-density is below -7. Ours
+learns for long; the baselines, which soon learn by heart, are given a third and two thirds of its steps.
 """
 
 import time
@@ -278,7 +279,7 @@ def mixtures(key, smoke):
     target = measures.mixture(
         [0.5, 0.5], [[-2.5, 1.0], [2.5, 1.0]], [[[0.8, 0.3], [0.3, 0.6]], [[0.8, -0.3], [-0.3, 0.6]]]
     )
-    size, steps = (500, 10) if smoke else (20_000, 800)
+    size, steps = (500, 4) if smoke else (20_000, 800)
     keys = iter(jax.random.split(key, 16))
     p, q = source.sample(next(keys), size), target.sample(next(keys), size)
     x = jnp.concatenate([d.sample(next(keys), 5000).position for d in (source, target)])
@@ -304,19 +305,26 @@ def mixtures(key, smoke):
     many, one = jnp.linspace(0.0, 1.0, 9), jnp.array([0.0, 1.0])
     flow_bridge = partial(refinement.flow_bridge, field, WASSERSTEIN, params, p, q, many, batch=256)
     linear = refinement.linear_bridge
-    methods = {
-        "flow": (network, many, 2, flow_bridge(noise=0.5)),
-        "flow, a network an interval": (refinement.stepwise(network, many), many, 1, flow_bridge(noise=0.5)),
-        "one classifier": (refinement.stepwise(network, one), one, 1, linear(p, q, one, batch=2048)),
-        "linear bridge": (refinement.stepwise(network, many), many, 1, linear(p, q, many, batch=256)),
+    single, telescope = refinement.stepwise(network, one), refinement.stepwise(network, many)
+    baselines = {
+        "one classifier": (single, one, linear(p, q, one, batch=2048)),
+        "linear bridge": (telescope, many, linear(p, q, many, batch=256)),
     }
-    for name, (ratio, grid, nodes, bridge) in methods.items():
+    methods = [("flow", 3 * steps, network, many, flow_bridge(noise=0.5), 2)] + [
+        (name, length, *rest, 1) for name, rest in baselines.items() for length in (steps, 2 * steps)
+    ]
+    for name, length, ratio, grid, bridge, nodes in methods:
         since = time.process_time()
         log_ratio, learned = refinement.fit_ratio(
-            next(keys), ratio, grid, bridge, num_steps=steps, num_nodes=nodes
+            next(keys), ratio, grid, bridge, num_steps=length, num_nodes=nodes
         )
         values = jax.jit(jax.vmap(log_ratio, (None, 0)))(learned, x)
-        yield {"method": name, **errors(values), "cpu_seconds": time.process_time() - since}
+        yield {
+            "method": name,
+            "steps": length,
+            **errors(values),
+            "cpu_seconds": time.process_time() - since,
+        }
     for width in (None, 0.2, 0.3, 0.4):
         smooth = [metrics.kernel_density(m, width) for m in (p, q)]
         at = [jax.jit(lambda x, d=d: jax.lax.map(d, x, batch_size=100))(x) for d in smooth]
@@ -325,7 +333,8 @@ def mixtures(key, smoke):
 
 def main() -> None:
     options = parser(__doc__)
-    options.add_argument("--examples", nargs="+", default=["gaussians", "information", "mixtures", "moons"])
+    examples = ["gaussians", "information", "mixtures", "unbalanced", "moons"]
+    options.add_argument("--examples", nargs="+", choices=examples, default=["mixtures", "unbalanced"])
     options.add_argument("--dims", type=int, nargs="+", default=[2, 10, 50], help="of the Gaussians")
     options.add_argument("--pairs", type=int, nargs="+", default=[2, 10, 40, 80], help="of the information")
     options.add_argument("--seeds", type=int, nargs="+", default=[0])
