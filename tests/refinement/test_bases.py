@@ -79,3 +79,19 @@ def test_edges_that_cannot_be_are_refused(sample):
         refinement.copula_base(sample, [1.0, 0.0])
     with pytest.raises(ValueError, match="give wider ones"):
         refinement.copula_base(sample, [0.0, 1.0])
+
+
+def test_a_flow_base_learns_what_no_gaussian_is(key):
+    law = measures.mixture([0.5, 0.5], [[-2.0], [2.0]], [[[0.5]], [[0.5]]])
+    draw_key, fit_key = jax.random.split(key)
+    points = law.sample(draw_key, 4000)
+    inner = refinement.gaussian_base(points)
+    base = refinement.fit_base(
+        fit_key, dynamics.free_field(1, width=16), points, inner, num_steps=400, batch=512
+    )
+    x = jnp.linspace(-4.0, 4.0, 81)[:, None]
+    exact = jax.vmap(law.log_density)(x)
+    found, plain = (jax.jit(jax.vmap(refinement.base_distribution(b).log_density))(x) for b in (base, inner))
+    error, before = (jnp.mean(jnp.abs(values - exact)) for values in (found, plain))
+    assert error < 0.4 * before
+    np.testing.assert_allclose(jnp.sum(jnp.exp(found)) * 0.1, 1.0, atol=0.03)
