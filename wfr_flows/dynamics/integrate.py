@@ -57,8 +57,7 @@ def integrate(
       state: any tree of float arrays, the value at ``grid[0]``.
       params: passed on to ``field``.
       grid: ``[k]`` monotone times, ``k >= 2``.
-      checkpoint: whether reverse mode computes a step anew; without it a few steps take a quarter less time,
-        and all that the field computes on the way is kept.
+      checkpoint: whether reverse mode computes a step anew; if not, all that it needs is kept.
       solver: a diffrax solver; `RK4` by default, `diffrax.Tsit5` with a tolerance.
       tolerance: relative and absolute tolerance of an adaptive solve; the nodes are then only where the
         state is reported. Reverse mode only (diffrax's recursive checkpoints).
@@ -72,12 +71,8 @@ def integrate(
     """
     if grid.ndim != 1 or grid.shape[0] < 2:
         raise ValueError(f"grid has shape {grid.shape}; give at least two times in one axis.")
-    floating = [
-        leaf
-        for leaf in jax.tree.leaves((state, params))
-        if jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)
-    ]
-    dtype = jnp.result_type(*floating)
+    leaves = jax.tree.leaves((state, params))
+    dtype = jnp.result_type(*(a for a in leaves if jnp.issubdtype(jnp.result_type(a), jnp.inexact)))
     state, grid = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), (state, grid))
     term = diffrax.ODETerm(field)  # pyright: ignore[reportArgumentType]
     if tolerance is not None:

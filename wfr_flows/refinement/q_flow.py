@@ -106,12 +106,12 @@ def q_flow(
       num_steps: Runge-Kutta steps, and intervals of the cost.
       ratio_steps: of the classifiers in a step, each on its share of the batch.
       average_decay: as in `training.gradient_method`, of the flow.
-      checkpoint: as in `dynamics.integrate`; True where memory is short.
+      checkpoint: as in `dynamics.integrate`.
 
     Returns:
       A `training.Method` from `QParams` to `QState`; infos are `QTerms`. ValueError: fewer than one step.
     """
-    if num_steps < 1 or ratio_steps < 1:
+    if min(num_steps, ratio_steps) < 1:
         raise ValueError(f"num_steps is {num_steps} and ratio_steps {ratio_steps}; give at least 1.")
     weight_at = transport_weight if callable(transport_weight) else lambda step: transport_weight
     ratio_method = gradient_method(_ratio_loss(ratio), ratio_optimiser)
@@ -125,7 +125,6 @@ def q_flow(
 
         paths, pull_back = jax.vjp(partial(both_ways, batch), state.flow.params)
         ratios, logistic = _trained(ratio_method, ratio_steps, ratio_key, state.ratio, _arrived(paths), batch)
-
         cost = partial(_cost, ratio, ratios.params, geometry, weight_at(state.flow.step))
         change, (divergence, transport) = jax.grad(cost, has_aux=True)(paths)
         (gradient,) = pull_back(change)
