@@ -52,6 +52,7 @@ NAMED = {
     "accuracy-refinement_gaussians": ["accuracy.refinement", "--examples", "gaussians"],
     "accuracy-refinement_information": ["accuracy.refinement", "--examples", "information"],
     "accuracy-refinement_moons": ["accuracy.refinement", "--examples", "moons"],
+    "accuracy-refinement_unbalanced": ["accuracy.refinement", "--examples", "unbalanced"],
     "accuracy-snapshots_clusters": ["accuracy.snapshots", "--dims", "10", "100"],
     "accuracy-snapshots_clusters_components": ["accuracy.snapshots", "--dims", "100", "1000", "--components"],
     "accuracy-two_dimensional_ot_flow": ["accuracy.two_dimensional", "--ot-flow"],

@@ -334,7 +334,7 @@ def mixtures(key, smoke):
 def main() -> None:
     options = parser(__doc__)
     examples = ["gaussians", "information", "mixtures", "unbalanced", "moons"]
-    options.add_argument("--examples", nargs="+", choices=examples, default=["mixtures", "unbalanced"])
+    options.add_argument("--examples", nargs="+", choices=examples, default=["mixtures"])
     options.add_argument("--dims", type=int, nargs="+", default=[2, 10, 50], help="of the Gaussians")
     options.add_argument("--pairs", type=int, nargs="+", default=[2, 10, 40, 80], help="of the information")
     options.add_argument("--seeds", type=int, nargs="+", default=[0])
