@@ -33,7 +33,7 @@ from wfr_flows.cli.options import (
 )
 from wfr_flows.cli.progress import Bars, Clock
 from wfr_flows.cli.table import complain, screen, show
-from wfr_flows.dynamics import Field, Geometry, Trajectory, carry, potential_field, time_grid
+from wfr_flows.dynamics import Field, Geometry, Trajectory, potential_field
 from wfr_flows.measures import Particles, thinned
 from wfr_flows.potentials import Potential
 from wfr_flows.static import Diracs
@@ -52,7 +52,6 @@ certified optimum between at most 2000 points of either.
 RESULTS = ("summary.json", "map.npz", "checkpoint")
 _CERTIFIED_POINTS = 2000
 _EQUAL_MASSES = 1e-4
-_STEPS = 32
 
 
 class Task(NamedTuple):
@@ -201,12 +200,11 @@ def network(dim: int, width: int) -> Potential:
 
 
 def both_ways(task: Task, learned: Learned) -> tuple[Trajectory, Trajectory, float]:
-    """All of A forward, all of B back, and how far A is from where it comes back to, in units of the data."""
-    take = jax.jit(partial(carry, learned.field, task.geometry))
-    forward, backward = time_grid(_STEPS), time_grid(_STEPS, reverse=True)
-    there, back = take(learned.params, task.source, forward), take(learned.params, task.target, backward)
-    again = take(learned.params, there.at(-1), backward).position[-1]
-    return there, back, float(jnp.max(jnp.abs(again - task.source.position))) * task.spread
+    """All of A forward, all of B back, and how far either is from where it comes back to, in data units."""
+    take = partial(refinement.round_trip, learned.field, task.geometry, learned.params)
+    there, error = take(task.source)
+    back, other = take(task.target, reverse=True)
+    return there, back, max(float(jnp.max(error)), float(jnp.max(other))) * task.spread
 
 
 def _check_masses(options: argparse.Namespace, source: Particles, target: Particles) -> None:

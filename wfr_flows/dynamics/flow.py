@@ -116,6 +116,8 @@ def carry(
     measure: Particles,
     grid: Float[Array, " k"],
     *,
+    log_det: bool = False,
+    checkpoint: bool = True,
     solver: diffrax.AbstractSolver | None = None,
     tolerance: float | None = None,
 ) -> Trajectory:
@@ -126,25 +128,29 @@ def carry(
       geometry: at ``alpha = inf`` nothing grows, whatever the field says; a spherical one keeps the mass.
       measure: particles at time ``grid[0]``.
       grid: ``[k]`` times; decreasing for the way back.
-      solver, tolerance: as in `integrate`.
-
-    Returns:
-      A `Trajectory`; its log-determinants are 0.
+      log_det: whether to follow the log-determinant, by ``d`` Jacobian-vector products; 0 otherwise.
+      checkpoint, solver, tolerance: as in `integrate`.
     """
-    start = measure.position, measure.log_weight
-    motion = field_motion(field, geometry)
-    position, log_weight = integrate(motion, start, params, grid, solver=solver, tolerance=tolerance)
+    start = FlowState(measure.position, measure.log_weight, jnp.zeros_like(measure.log_weight))
+    motion = field_motion(field, geometry, log_det=log_det)
+    states = integrate(motion, start, params, grid, checkpoint=checkpoint, solver=solver, tolerance=tolerance)
+    log_weight = states.log_weight
     if geometry.spherical:
         log_weight = jax.nn.log_softmax(log_weight, axis=-1) + jax.nn.logsumexp(measure.log_weight)
-    return Trajectory(grid.astype(log_weight.dtype), position, log_weight, jnp.zeros_like(log_weight))
+    return Trajectory(grid.astype(log_weight.dtype), states.position, log_weight, states.log_det)
 
 
-def field_motion(field: Field, geometry: Geometry) -> VectorField:
-    """``d(x, log w)/dt = (v, g)`` of a batch, ``g = 0`` at ``alpha = inf``."""
+def field_motion(field: Field, geometry: Geometry, *, log_det: bool = False) -> VectorField:
+    """``d(x, log w, ℓ)/dt = (v, g, ∇·v)``; ``g = 0`` at ``alpha = inf``, ``ℓ̇ = 0`` unless asked."""
     rates_at = batched(field)
 
-    def motion(t: Scalar, state: tuple[Array, Array], params: Params) -> tuple[Array, Array]:
-        rates = rates_at(params, t, state[0])
-        return rates.velocity, jnp.where(geometry.inverse_alpha > 0, rates.growth, 0.0)
+    def divergence(t: Scalar, x: Float[Array, " d"], params: Params) -> Scalar:
+        return jnp.trace(jax.jacfwd(lambda y: field.rates(params, t, y).velocity)(x))
+
+    def motion(t: Scalar, state: FlowState, params: Params) -> FlowState:
+        rates, still = rates_at(params, t, state.position), jnp.zeros_like(state.log_weight)
+        growth = still if geometry.balanced else jnp.where(geometry.inverse_alpha > 0, rates.growth, 0.0)
+        spread = jax.vmap(divergence, (None, 0, None))(t, state.position, params) if log_det else still
+        return FlowState(rates.velocity, growth, spread)
 
     return motion

@@ -39,13 +39,14 @@ def integrate(
     params: Params,
     grid: Float[Array, " k"],
     *,
+    checkpoint: bool = True,
     solver: diffrax.AbstractSolver | None = None,
     tolerance: float | None = None,
     max_steps: int = 4096,
 ) -> PyTree:
     """Solve ``d state/dt = field(t, state, params)`` and return the state at every node of ``grid``.
 
-    On a fixed grid one step of the solver joins neighbouring nodes, in a scan whose step is
+    On a fixed grid one step of the solver joins neighbouring nodes, in a scan whose step is by default
     checkpointed: reverse-mode memory does not grow with the number of stages, and ``grad``, ``jvp`` and
     Hessian-vector products all pass. A decreasing grid integrates backward.
 
@@ -56,6 +57,7 @@ def integrate(
       state: any tree of float arrays, the value at ``grid[0]``.
       params: passed on to ``field``.
       grid: ``[k]`` monotone times, ``k >= 2``.
+      checkpoint: whether reverse mode computes a step anew; if not, all that it needs is kept.
       solver: a diffrax solver; `RK4` by default, `diffrax.Tsit5` with a tolerance.
       tolerance: relative and absolute tolerance of an adaptive solve; the nodes are then only where the
         state is reported. Reverse mode only (diffrax's recursive checkpoints).
@@ -69,19 +71,14 @@ def integrate(
     """
     if grid.ndim != 1 or grid.shape[0] < 2:
         raise ValueError(f"grid has shape {grid.shape}; give at least two times in one axis.")
-    floating = [
-        leaf
-        for leaf in jax.tree.leaves((state, params))
-        if jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)
-    ]
-    dtype = jnp.result_type(*floating)
+    leaves = jax.tree.leaves((state, params))
+    dtype = jnp.result_type(*(a for a in leaves if jnp.issubdtype(jnp.result_type(a), jnp.inexact)))
     state, grid = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), (state, grid))
     term = diffrax.ODETerm(field)  # pyright: ignore[reportArgumentType]
     if tolerance is not None:
         return _adaptive(term, state, params, grid, solver or diffrax.Tsit5(), tolerance, max_steps)
     stepper = RK4() if solver is None else solver
 
-    @jax.checkpoint
     def step(carry: PyTree, interval: tuple[Scalar, Scalar]) -> tuple[PyTree, PyTree]:
         t0, t1 = interval
         if isinstance(stepper, diffrax.AbstractERK) and isinstance(stepper.tableau, diffrax.ButcherTableau):
@@ -91,7 +88,7 @@ def integrate(
             after, *_ = stepper.step(term, t0, t1, carry, params, memory, made_jump=False)
         return after, after
 
-    _, later = jax.lax.scan(step, state, (grid[:-1], grid[1:]))
+    _, later = jax.lax.scan(jax.checkpoint(step) if checkpoint else step, state, (grid[:-1], grid[1:]))
     return jax.tree.map(lambda first, rest: jnp.concatenate([first[None], rest]), state, later)
 
 

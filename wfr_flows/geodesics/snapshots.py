@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from wfr_flows import static
-from wfr_flows.dynamics import Field, Geometry, Rates, Trajectory, batched, field_motion, integrate
+from wfr_flows.dynamics import Field, FlowState, Geometry, Rates, Trajectory, batched, field_motion, integrate
 from wfr_flows.geodesics.matching import Loss, draw, evolution_error
 from wfr_flows.measures import Particles, padded, thinned
 from wfr_flows.metrics import energy_distance
@@ -125,10 +125,12 @@ def chain_matching(
         place = state.position + blur * jax.random.normal(noise_key, state.position.shape, total.dtype)
         rates: Rates = rates_at(params, chain.time[index] + span * time, place)
         weight = state.mass * total[index, -1] / (share[index][pair] * mass)
-        excess = span * rates.growth - state.growth
-        if geometry.spherical:
-            excess -= (jnp.sum(weight * excess, axis=1) / jnp.sum(weight, axis=1))[:, None]
-        errors = jnp.sum((span * rates.velocity - state.velocity) ** 2, axis=-1) + alpha * excess**2
+        errors = jnp.sum((span * rates.velocity - state.velocity) ** 2, axis=-1)
+        if not geometry.balanced:
+            excess = span * rates.growth - state.growth
+            if geometry.spherical:
+                excess -= (jnp.sum(weight * excess, axis=1) / jnp.sum(weight, axis=1))[:, None]
+            errors += alpha * excess**2
         if rates.energy is not None:
             errors += evolution_error(span**2 * rates.energy, state, alpha, chain.upper[index] / mass)
         return 0.5 * jnp.mean(weight * errors)
@@ -165,16 +167,17 @@ def push(
     motion = field_motion(field, geometry)
     fraction = _MARGIN + (1 - 2 * _MARGIN) * jnp.linspace(0.0, 1.0, num_steps + 1, dtype=time.dtype)
 
-    def window(state: tuple[Array, Array], ends: tuple[Scalar, Scalar]):
+    def window(state: FlowState, ends: tuple[Scalar, Scalar]):
         grid = ends[0] + (ends[1] - ends[0]) * fraction
         states = integrate(motion, state, params, grid)
         return jax.tree.map(lambda leaf: leaf[-1], states), (grid, *states)
 
-    _, nodes = jax.lax.scan(window, (measure.position, measure.log_weight), (time[:-1], time[1:]))
-    grid, position, log_weight = (leaf.reshape(-1, *leaf.shape[2:]) for leaf in nodes)
+    start = FlowState(measure.position, measure.log_weight, jnp.zeros_like(measure.log_weight))
+    _, nodes = jax.lax.scan(window, start, (time[:-1], time[1:]))
+    grid, position, log_weight, log_det = (leaf.reshape(-1, *leaf.shape[2:]) for leaf in nodes)
     if geometry.spherical:
         log_weight = jax.nn.log_softmax(log_weight, axis=-1) + jax.nn.logsumexp(measure.log_weight)
-    return Trajectory(grid, position, log_weight, jnp.zeros_like(log_weight))
+    return Trajectory(grid, position, log_weight, log_det)
 
 
 def push_misfit(

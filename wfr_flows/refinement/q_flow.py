@@ -86,6 +86,7 @@ def q_flow(
     num_steps: int = 8,
     ratio_steps: int = 4,
     average_decay: float = 0.0,
+    checkpoint: bool = False,
 ) -> Method:
     """Alternating descent on ``KL + γ·cost`` in both directions through one flow ([QF] eqs. 3-5).
 
@@ -105,15 +106,16 @@ def q_flow(
       num_steps: Runge-Kutta steps, and intervals of the cost.
       ratio_steps: of the classifiers in a step, each on its share of the batch.
       average_decay: as in `training.gradient_method`, of the flow.
+      checkpoint: as in `dynamics.integrate`.
 
     Returns:
       A `training.Method` from `QParams` to `QState`; infos are `QTerms`. ValueError: fewer than one step.
     """
-    if num_steps < 1 or ratio_steps < 1:
+    if min(num_steps, ratio_steps) < 1:
         raise ValueError(f"num_steps is {num_steps} and ratio_steps {ratio_steps}; give at least 1.")
     weight_at = transport_weight if callable(transport_weight) else lambda step: transport_weight
     ratio_method = gradient_method(_ratio_loss(ratio), ratio_optimiser)
-    both_ways = partial(_both_ways, field, geometry, num_steps)
+    both_ways = partial(_both_ways, field, geometry, num_steps, checkpoint)
 
     def init(params: QParams) -> QState:
         return QState(begin(optimiser, params.flow), ratio_method.init(params.ratio))
@@ -123,7 +125,6 @@ def q_flow(
 
         paths, pull_back = jax.vjp(partial(both_ways, batch), state.flow.params)
         ratios, logistic = _trained(ratio_method, ratio_steps, ratio_key, state.ratio, _arrived(paths), batch)
-
         cost = partial(_cost, ratio, ratios.params, geometry, weight_at(state.flow.step))
         change, (divergence, transport) = jax.grad(cost, has_aux=True)(paths)
         (gradient,) = pull_back(change)
@@ -136,14 +137,12 @@ def q_flow(
 
 
 def _both_ways(
-    field: Field, geometry: Geometry, num_steps: int, batch: Ends, params: Params
+    field: Field, geometry: Geometry, num_steps: int, checkpoint: bool, batch: Ends, params: Params
 ) -> tuple[Trajectory, Trajectory]:
     """The source forward, the target back."""
     source, target = batch
-    return (
-        carry(field, geometry, params, source, time_grid(num_steps)),
-        carry(field, geometry, params, target, time_grid(num_steps, reverse=True)),
-    )
+    take = partial(carry, field, geometry, params, checkpoint=checkpoint)
+    return take(source, time_grid(num_steps)), take(target, time_grid(num_steps, reverse=True))
 
 
 def _cost(
