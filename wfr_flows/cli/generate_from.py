@@ -134,8 +134,9 @@ def _shared(options: argparse.Namespace) -> dict:
 
 def _train(key: Key, options: argparse.Namespace, data: Data, bars: Bars) -> training.MinimaxState:
     potential, critic = _networks(options, data.center.size)
-    steps = pick(options, "start_steps", 12000, 1000), pick(options, "steps", 500, 100)
-    for phase, num in zip(("start", "proximal"), steps, strict=True):
+    start_steps, steps = pick(options, "start_steps", 12000, 1000), pick(options, "steps", 500, 100)
+    phases = {"start": start_steps, "proximal": steps, "straighten": start_steps // 3}
+    for phase, num in phases.items():
         bars.add(phase, num)
     shared = _shared(options)
     return proximal.fit(
@@ -145,14 +146,15 @@ def _train(key: Key, options: argparse.Namespace, data: Data, bars: Bars) -> tra
         critic,
         measures.standard_normal(data.center.size),
         measures.empirical(data.seen),
-        start_steps=steps[0],
-        steps=steps[1],
-        straighten_steps=steps[0] // 3,
+        start_steps=start_steps,
+        steps=steps,
+        straighten_steps=phases["straighten"],
         batch=pick(options, "batch", 1024, 256),
         num_steps=shared["num_steps"],
         kinetic_weight=shared["kinetic_weight"],
         lipschitz=options.lipschitz,
         on_start=lambda chunk: bars.show("start", chunk.step, loss=chunk.info[0]),
+        on_straighten=lambda chunk: bars.show("straighten", chunk.step, loss=chunk.info[0]),
         on_chunk=lambda chunk: bars.show("proximal", chunk.step, divergence=chunk.info.outer_info.divergence),
     )
 

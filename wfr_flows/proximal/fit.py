@@ -44,6 +44,7 @@ def fit(
     bend_weight: float = 100.0,
     on_start: Callable[[Chunk], None] = lambda chunk: None,
     on_chunk: Callable[[Chunk], None] = lambda chunk: None,
+    on_straighten: Callable[[Chunk], None] = lambda chunk: None,
     **options: Any,
 ) -> MinimaxState:
     """Learn a generator: straight lines of an optimal assignment, `proximal` training, straightening.
@@ -58,7 +59,8 @@ def fit(
         and particles in a step.
       flow_rate, critic_rate: of `training.cosine_muon`; without a start the flow wants more.
       bend_weight: of `proximal` at ``alpha = inf``; where weights change, geodesics have uneven speed.
-      on_start, on_chunk: as in `training.run`, for both trainings; ``options`` of `proximal`.
+      on_start, on_chunk, on_straighten: as in `training.run`, for the three trainings.
+      options: of `proximal`.
 
     Returns:
       The last `MinimaxState`: ``average`` is what to sample with, ``inner`` the critic.
@@ -82,7 +84,8 @@ def fit(
     state = method.init((params, jax.jit(critic.init)(critic_key)))
     draw = spread_ends(source, target, batch)
     state = training.run(method, train_key, state, draw, steps, chunk_size=min(50, steps), on_chunk=on_chunk)
-    return _straightened(last_key, field, state, source, straighten_steps * still, **options)
+    straighten_steps *= still
+    return _straightened(last_key, field, state, source, straighten_steps, on_straighten, **options)
 
 
 def _optimisers(
@@ -100,6 +103,7 @@ def _straightened(
     state: MinimaxState,
     source: Distribution,
     steps: int,
+    on_chunk: Callable[[Chunk], None],
     *,
     num_steps: int = 5,
     solver: diffrax.AbstractSolver = EULER,
@@ -107,5 +111,5 @@ def _straightened(
 ) -> MinimaxState:
     if steps == 0:
         return state
-    average = straighten(key, field, state.average, source, steps, num_steps=num_steps, solver=solver)
-    return state._replace(average=average)
+    shared = {"num_steps": num_steps, "solver": solver, "on_chunk": on_chunk}
+    return state._replace(average=straighten(key, field, state.average, source, steps, **shared))

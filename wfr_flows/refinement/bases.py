@@ -159,8 +159,7 @@ def fit_base(
     """`flow_base` with a flow learned by matching, on straight lines from fresh noise at every step.
 
     A network for the velocity goes on in straight lines beyond the data, so that log-densities fall off like
-    those of Gaussians there. The difference of two such log-densities is a log-ratio even where samples of
-    neither law come near.
+    those of Gaussians there.
 
     Args:
       field: of free velocity or of a potential, see `flow_base`.
