@@ -102,6 +102,7 @@ def _line(row: dict[str, Any], found: dict[str, Record]) -> str:
         return reduce(values) if values else None
 
     ours, asked = number("value"), _asked(row)
+    truth = number("truth") if "truth" in row else row.get("exact")
     if ours is None:
         raise ValueError(f"no line of {record.path.name} is {row.get('where')}: {row['experiment']}")
     seconds = number("seconds")
@@ -111,8 +112,8 @@ def _line(row: dict[str, Any], found: dict[str, Record]) -> str:
         _shown(row.get("published")),
         asked,
         f"**{_shown(ours)}**",
-        _shown(number("truth") if "truth" in row else row.get("exact")),
-        "" if not asked else "yes" if _met(row, ours) else "**no**",
+        _shown(truth),
+        "" if not asked else "yes" if _met(row, ours, truth) else "**no**",
         "" if seconds is None else f"{seconds:.3g}",
         f"[{_machine(record)}](results/{record.path.name})",
     ]
@@ -129,11 +130,16 @@ def _at(line: dict[str, Any], path: str) -> Any:
 
 def _asked(row: dict[str, Any]) -> str:
     signs = {"at_most": "≤", "at_least": "≥", "size_at_most": "±"}
-    return " ".join(f"{sign} {_shown(row[name])}" for name, sign in signs.items() if name in row)
+    asked = [f"{sign} {_shown(row[name])}" for name, sign in signs.items() if name in row]
+    if "at_most_floors" in row:
+        asked.append(f"≤ {_shown(row['at_most_floors'])} floors")
+    return " ".join(asked)
 
 
-def _met(row: dict[str, Any], ours: float) -> bool:
+def _met(row: dict[str, Any], ours: float, truth: float | None) -> bool:
     above, below = row.get("at_most", float("inf")), row.get("at_least", -float("inf"))
+    if "at_most_floors" in row and truth is not None:
+        above = min(above, row["at_most_floors"] * truth)
     return below <= ours <= above and abs(ours) <= row.get("size_at_most", float("inf"))
 
 

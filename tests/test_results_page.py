@@ -43,6 +43,13 @@ def test_what_falls_short_is_named(tmp_path, bounds, met):
     assert cells[6].strip() == met
 
 
+@pytest.mark.parametrize(("floor", "met"), [(1.5, "yes"), (0.5, "**no**")])
+def test_what_is_asked_in_floors_is_held_against_the_record(tmp_path, floor, met):
+    cells = shown(tmp_path, [{"x": 2.0, "f": floor}], truth="f", at_most_floors=2).split(" | ")
+    assert cells[3].strip() == "≤ 2 floors"
+    assert cells[6].strip() == met
+
+
 def test_a_row_without_a_line_is_an_error(tmp_path):
     with pytest.raises(ValueError, match="no line of"):
         shown(tmp_path, [{"dim": 2, "x": 1.0}], where={"dim": 3})
