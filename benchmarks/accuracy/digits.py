@@ -182,6 +182,7 @@ def main() -> None:
     options = parser(__doc__)
     options.add_argument("--examples", nargs="+", default=["energies", "transfer"])
     options.add_argument("--bases", nargs="+", default=["gaussian", "copula", "flow"])
+    options.add_argument("--styles", nargs="+", default=["noised", "turned"])
     options.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     options.add_argument("--steps", type=int, default=600)
     options.add_argument("--width", type=int, default=128)
@@ -189,13 +190,14 @@ def main() -> None:
     options = options.parse_args()
     if options.smoke:
         options.seeds, options.steps, options.width, options.components = [0], 2, 4, 2
+        options.bases, options.styles = ["copula"], ["turned"]
     with report("accuracy/digits", options) as emit:
         for seed in options.seeds:
             if "energies" in options.examples:
                 for row in energies(seed, options.bases, options.steps, options.width, options.smoke):
                     emit(example="energies", seed=seed, **rounded(row))
             if "transfer" in options.examples:
-                for style in ("noised", "turned"):
+                for style in options.styles:
                     found = transfer(
                         seed, style, options.steps, options.width, options.components, options.smoke
                     )
