@@ -154,7 +154,7 @@ def _flow(options: argparse.Namespace, log_density, console: Console) -> tuple[S
         )
 
     # The last steps, a sixth of them, are at temperature 1.
-    temperature = jnp.geomspace(options.temperature, 1.0, max(1, steps - steps // 6))
+    temperature = jnp.geomspace(options.temperature, 1.0, max(1, steps - steps // 6)).at[-1].set(1.0)
     method = gradient_flows.annealed(towards, log_density, temperature)
     pool_key, init_key, key, draw_key = jax.random.split(jax.random.key(options.seed), 4)
     pool = source.spread(pool_key, pick(options, "num_particles", 32768, 8192))
