@@ -247,6 +247,16 @@ def test_every_distance_is_certified(source, target, alpha, log_ratio, coincide)
     assert not any(np.isnan(leaf).any() for leaf in jax.tree.leaves(result))
 
 
+@pytest.mark.parametrize("apart", [1e-146, 1e-9, 1e-3])
+def test_particles_that_almost_coincide_are_no_trouble(apart):
+    place = np.array([[apart, 1.0], [0.0, 1.0], [1.0, 1.0], [1.0, 1.0], [1.0, 1.0]])
+    source, target = particles(place, np.array([0.0, 1.0, 1.0, 1.0, 1.0])), particles(place, np.ones(5))
+    result = _solve(source, target, 0.1)
+    assert result.converged
+    # Mass 1 becomes 2 where it is.
+    np.testing.assert_allclose(result.value, 0.2 * (np.sqrt(2) - 1) ** 2, rtol=1e-4)
+
+
 @_few
 @given(
     _CLOUDS, _CLOUDS, _ALPHAS, hnp.arrays(np.float64, (SIZE, SIZE), elements=st.just(0.0) | st.floats(0, 5))

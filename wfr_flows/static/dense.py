@@ -104,9 +104,10 @@ def _scaled(
     share = jnp.where(legal, source.normalise().weight[:, None] * target.normalise().weight, 0.0)
     mean = ratio(jnp.sum(share * cost), jnp.sum(share))
     penalty = 1 / jnp.maximum(problem.inverse_penalty, jnp.finfo(cost.dtype).tiny)
-    # Potentials reach the size of the penalty, and rounding of that size must stay below the unit.
-    least = jnp.where(problem.inverse_penalty > 0, 100 * jnp.finfo(cost.dtype).eps * penalty, 0.0)
-    unit = jnp.clip(jnp.where(mean > 0, mean, 1.0), least, penalty)
+    # Potentials reach the size of the penalty, and rounding of that size must stay below the unit. Costs that
+    # it swallows are as good as none.
+    rounding = jnp.where(problem.inverse_penalty > 0, jnp.finfo(cost.dtype).eps * penalty, 0.0)
+    unit = jnp.clip(jnp.where(mean > rounding, mean, 1.0), 100 * rounding, penalty)
     present = legal.any(axis=1), legal.any(axis=0)
     scaled = between(source, target, cost / unit, legal, present, unit * problem.inverse_penalty)
     return scaled, reachable, unit, mass
