@@ -84,8 +84,7 @@ def fit(
     state = method.init((params, jax.jit(critic.init)(critic_key)))
     draw = spread_ends(source, target, batch)
     state = training.run(method, train_key, state, draw, steps, chunk_size=min(50, steps), on_chunk=on_chunk)
-    straighten_steps *= still
-    return _straightened(last_key, field, state, source, straighten_steps, on_straighten, **options)
+    return _straightened(last_key, field, state, source, straighten_steps * still, on_straighten, **options)
 
 
 def _optimisers(
