@@ -11,9 +11,9 @@ critic's own objective in the quarters of the training. Seconds are CPU time of 
 the optimal plan included.
 
 ``--without-w1`` takes the bound off the slope, ``--critics`` picks critics, ``--cold`` starts at rest and
-puts no weight on the bend of paths. Digits
-(scikit-learn, 64 dimensions, ``--dims`` does not matter) are compared in all coordinates with a third of the
-set, held out, by energy distance; its floor is that of the points learned from.
+puts no weight on the bend of paths. Digits (scikit-learn, 64 dimensions, ``--dims`` does not matter) are
+compared in all coordinates with a third of the set, held out, by energy distance; its floor is that of the
+points learned from.
 """
 
 import importlib.util

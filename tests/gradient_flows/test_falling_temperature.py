@@ -69,6 +69,12 @@ def test_steps_are_those_of_the_flow_to_the_law_at_that_temperature(flow):
     np.testing.assert_array_equal(after.state.sample.particles.position, other[0].sample.particles.position)
 
 
+@pytest.mark.parametrize("temperature", [[2.0, 0.0], [-1.0], [float("nan")]])
+def test_temperatures_that_are_not_above_0_are_refused(temperature):
+    with pytest.raises(ValueError, match="above 0"):
+        annealed(lambda target: None, lambda x: 0.0, temperature)
+
+
 @pytest.mark.parametrize("temperature", [[], 1.0, [[1.0]]])
 def test_no_vector_of_temperatures_is_refused(temperature):
     with pytest.raises(ValueError, match="temperature has shape"):

@@ -130,6 +130,9 @@ def carry(
       grid: ``[k]`` times; decreasing for the way back.
       log_det: whether to follow the log-determinant, by ``d`` Jacobian-vector products; 0 otherwise.
       checkpoint, solver, tolerance: as in `integrate`.
+
+    Returns:
+      A `Trajectory` with a node at every time.
     """
     start = FlowState(measure.position, measure.log_weight, jnp.zeros_like(measure.log_weight))
     motion = field_motion(field, geometry, log_det=log_det)

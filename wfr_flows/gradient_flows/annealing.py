@@ -4,6 +4,8 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
 
 from wfr_flows.gradient_flows.functionals import LogDensity
 from wfr_flows.training import Method
@@ -42,11 +44,13 @@ def annealed(
       A `training.Method` with that of ``towards`` inside: the same ``init`` and batches, an `Annealed` state.
 
     Raises:
-      ValueError: temperatures that are not a vector of at least one.
+      ValueError: temperatures that are not a vector of at least one, or one that is not above 0.
     """
     temperature = jnp.asarray(temperature, float)
     if temperature.ndim != 1 or temperature.size == 0:
         raise ValueError(f"temperature has shape {temperature.shape}; give a vector, one for every step.")
+    if not isinstance(temperature, Tracer) and not np.all(np.asarray(temperature) > 0):
+        raise ValueError(f"temperature is {temperature}; give numbers above 0.")
 
     def at(step: Int[ArrayLike, ""]) -> Method:
         now = temperature[jnp.minimum(step, temperature.size - 1)]

@@ -86,8 +86,7 @@ def checkerboard() -> Distribution:
 def pinwheel() -> Distribution:
     """Five arms, wound by ``¼ exp(r)`` at radius ``r``, with noise 0.6 along and 0.2 across an arm.
 
-    ``spread`` draws equally many on every arm, as the usual generator of the set does, in
-    random order.
+    ``spread`` draws equally many on every arm, as the usual generator of the set does, in random order.
     """
 
     def draw(key: Key, arm: Array) -> Particles:

@@ -54,13 +54,13 @@ def max_affine(
         value, gradient, hessian = quadratic_jet(params, x, strong_convexity)
         readout, slope = params["readout"], params["slope"]
         pieces_at = slope @ x + params["bias"]
-        share = readout[:, None] * jax.nn.softmax(pieces_at)
-        mean = jnp.einsum("kp,kpd->kd", jax.nn.softmax(pieces_at), slope)
+        share = jax.nn.softmax(pieces_at)
+        mean = jnp.einsum("kp,kpd->kd", share, slope)
         around = (slope - mean[:, None]).reshape(-1, x.shape[0])
         return ConvexJet(
             value + jnp.vdot(readout, jax.nn.logsumexp(pieces_at, axis=1)),
             gradient + readout @ mean,
-            hessian + (around.T * share.reshape(-1)) @ around,
+            hessian + (around.T * (readout[:, None] * share).reshape(-1)) @ around,
         )
 
     def project(params: Params) -> Params:

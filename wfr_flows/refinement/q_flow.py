@@ -86,7 +86,6 @@ def q_flow(
     num_steps: int = 8,
     ratio_steps: int = 4,
     average_decay: float = 0.0,
-    checkpoint: bool = False,
 ) -> Method:
     """Alternating descent on ``KL + γ·cost`` in both directions through one flow ([QF] eqs. 3-5).
 
@@ -106,7 +105,6 @@ def q_flow(
       num_steps: Runge-Kutta steps, and intervals of the cost.
       ratio_steps: of the classifiers in a step, each on its share of the batch.
       average_decay: as in `training.gradient_method`, of the flow.
-      checkpoint: as in `dynamics.integrate`.
 
     Returns:
       A `training.Method` from `QParams` to `QState`; infos are `QTerms`. ValueError: fewer than one step.
@@ -115,7 +113,7 @@ def q_flow(
         raise ValueError(f"num_steps is {num_steps} and ratio_steps {ratio_steps}; give at least 1.")
     weight_at = transport_weight if callable(transport_weight) else lambda step: transport_weight
     ratio_method = gradient_method(_ratio_loss(ratio), ratio_optimiser)
-    both_ways = partial(_both_ways, field, geometry, num_steps, checkpoint)
+    both_ways = partial(_both_ways, field, geometry, num_steps)
 
     def init(params: QParams) -> QState:
         return QState(begin(optimiser, params.flow), ratio_method.init(params.ratio))
@@ -137,11 +135,11 @@ def q_flow(
 
 
 def _both_ways(
-    field: Field, geometry: Geometry, num_steps: int, checkpoint: bool, batch: Ends, params: Params
+    field: Field, geometry: Geometry, num_steps: int, batch: Ends, params: Params
 ) -> tuple[Trajectory, Trajectory]:
     """The source forward, the target back."""
     source, target = batch
-    take = partial(carry, field, geometry, params, checkpoint=checkpoint)
+    take = partial(carry, field, geometry, params, checkpoint=False)
     return take(source, time_grid(num_steps)), take(target, time_grid(num_steps, reverse=True))
 
 
