@@ -1,6 +1,7 @@
 """What every benchmark shares: options, timing, the machine, JSON lines."""
 
 import argparse
+import importlib.util
 import json
 import math
 import os
@@ -38,6 +39,11 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     )
     options.add_argument("--out", type=Path, help="file that also receives the JSON lines (replaced)")
     return options
+
+
+def installed(module: str) -> bool:
+    """Whether an optional library is there; what needs it says "skipped" in its record where it is not."""
+    return importlib.util.find_spec(module) is not None
 
 
 @contextmanager

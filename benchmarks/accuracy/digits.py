@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.common import parser, report, rounded
+from benchmarks.common import installed, parser, report, rounded
 from wfr_flows import dynamics, metrics, potentials, refinement, static
 from wfr_flows.dynamics import Geometry, carry, time_grid
 from wfr_flows.measures import equally_weighted, standard_normal
@@ -192,6 +192,9 @@ def main() -> None:
         options.seeds, options.steps, options.width, options.components = [0], 2, 4, 2
         options.bases, options.styles = ["copula"], ["turned"]
     with report("accuracy/digits", options) as emit:
+        if not installed("sklearn"):
+            emit(skipped="no scikit-learn, which has the digits; pip install 'wfr-flows[tables]'")
+            return
         for seed in options.seeds:
             if "energies" in options.examples:
                 for row in energies(seed, options.bases, options.steps, options.width, options.smoke):

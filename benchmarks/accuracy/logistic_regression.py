@@ -14,7 +14,6 @@ their numbers.
 """
 
 import argparse
-import importlib.util
 import time
 from collections.abc import Callable
 from functools import partial
@@ -25,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import nuts
-from benchmarks.common import parser, report, rounded
+from benchmarks.common import installed, parser, report, rounded
 from wfr_flows import inference, potentials
 from wfr_flows.dynamics import Geometry
 from wfr_flows.geodesics import generator
@@ -88,7 +87,7 @@ def samplers(options: argparse.Namespace, dim: int) -> dict[str, tuple[Sampler, 
 
 def plain(train: Labelled, test: Labelled) -> inference.Score | None:
     """scikit-learn's logistic regression without an intercept."""
-    if importlib.util.find_spec("sklearn") is None:
+    if not installed("sklearn"):
         return None
     from sklearn.linear_model import LogisticRegression as Plain  # noqa: PLC0415
 

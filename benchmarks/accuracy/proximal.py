@@ -16,7 +16,6 @@ compared in all coordinates with a third of the set, held out, by energy distanc
 points learned from.
 """
 
-import importlib.util
 import time
 from collections.abc import Callable
 from functools import cache, partial
@@ -27,7 +26,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.common import parser, report, rounded
+from benchmarks.common import installed, parser, report, rounded
 from wfr_flows import measures, metrics, potentials, proximal, training
 from wfr_flows.dynamics import Field, Geometry, potential_field, time_grid
 from wfr_flows.measures import Distribution, Particles
@@ -255,8 +254,8 @@ def main() -> None:
         options.cold, options.steps, options.batch, options.data = True, 2, 16, 100
     if options.target == "digits":
         options.dims = [64]
-        if importlib.util.find_spec("sklearn") is None:
-            raise SystemExit("digits come with scikit-learn; pip install scikit-learn.")
+        if not installed("sklearn"):
+            raise SystemExit("digits come with scikit-learn; pip install 'wfr-flows[tables]'.")
     with report("accuracy/proximal", options) as emit:
         for seed in options.seeds:
             for dim in options.dims:
