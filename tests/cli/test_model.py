@@ -28,7 +28,8 @@ def build(out, dimension, *, float64=False):
         factor = jnp.tril(jnp.full((dimension, dimension), 0.3)) + jnp.eye(dimension)
         out.mkdir()
         model.mark(out)
-        model.save(out, shape, geodesics.Learned(params, jnp.arange(1.0, dimension + 1), factor, total))
+        seen = measures.whitening_by(jnp.arange(1.0, dimension + 1), factor @ factor.T)
+        model.save(out, shape, geodesics.Learned(params, seen, total))
     return out
 
 

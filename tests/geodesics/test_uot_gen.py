@@ -78,17 +78,6 @@ def test_the_residual_vanishes_on_a_solution_of_the_equation():
     np.testing.assert_allclose(evaluate["not"].residual, 0.5 * jnp.sum(slope**2), rtol=1e-10)
 
 
-def test_whitened_data_have_mean_zero_and_covariance_one(key):
-    stretched = measures.standard_normal(2).sample(key, 400)
-    stretched = stretched._replace(position=stretched.position @ jnp.array([[3.0, 1.0], [0.0, 0.1]]) + 7.0)
-    center, factor = geodesics.whitening(stretched)
-    white = jax.scipy.linalg.solve_triangular(factor, (stretched.position - center).T, lower=True).T
-    np.testing.assert_allclose(white.mean(axis=0), 0, atol=1e-5)
-    np.testing.assert_allclose(white.T @ white / 400, np.eye(2), atol=3e-3)
-    point = Particles(jnp.ones((3, 2)), jnp.zeros(3))
-    assert np.isfinite(geodesics.whitening(point)[1]).all()
-
-
 def test_training_resumes_with_averages(key):
     averaging = method(average_decay=0.9)
 

@@ -290,10 +290,11 @@ def test_new_particles_are_of_the_posterior(dim):
     np.testing.assert_allclose(jnp.diag(covariance), [0.2] + [1] * (dim - 1), atol=2 * tolerance)
     np.testing.assert_allclose(log_evidence, scipy.stats.norm.logpdf(1.0, 0, 1.25**0.5), atol=tolerance)
     kernels = rejuvenation.kernels(predicted)
+    factor = kernels.whitening.factor
     law = measures.mixture(
         kernels.centres.weight,
-        kernels.center + kernels.centres.position @ kernels.factor.T,
-        jnp.tile(kernels.width**2 * kernels.factor @ kernels.factor.T, (1000, 1, 1)),
+        kernels.whitening.back(kernels.centres.position),
+        jnp.tile(kernels.width**2 * factor @ factor.T, (1000, 1, 1)),
     )
     x = new.particles.position[:5]
     at = jax.vmap(law.log_density)(x) + log_likelihood(x) - log_evidence

@@ -157,8 +157,7 @@ def _of_posterior(directory: Path, saved: dict):
         potential = potentials.resnet(shape.dimension, width=shape.width)
         start = Learned(
             jax.jit(potential.init)(jax.random.key(0)),
-            jnp.zeros(shape.dimension),
-            jnp.zeros((shape.dimension, shape.dimension)),
+            _standard(shape.dimension),
             jnp.zeros(()),
         )
         return training.restore(directory / "checkpoint", start, saved["step"])
@@ -194,7 +193,7 @@ def _of_geodesic(directory: Path, saved: dict):
         total = jax.jit(geodesics.log_normaliser, static_argnums=0, static_argnames="num_steps")(
             potential, Geometry(shape.alpha), params, normal, num_steps=2 * shape.num_steps
         )
-        return Learned(params, jnp.zeros(shape.dimension), jnp.eye(shape.dimension), total)
+        return Learned(params, _standard(shape.dimension), total)
 
     return shape, restore
 
@@ -214,3 +213,7 @@ def _shape(path: Path, saved: dict) -> Shape:
 
 def _damaged(path: Path) -> InputError:
     return InputError(f"{path} is damaged or of another version; train again.")
+
+
+def _standard(dim: int) -> measures.Whitening:
+    return measures.whitening_by(jnp.zeros(dim), jnp.eye(dim))

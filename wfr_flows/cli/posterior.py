@@ -270,7 +270,7 @@ def _evaluate(key: Key, learned: model.Model, data: Particles, size: int) -> Eva
     # A sample of weight zero does not count, even where its density vanishes.
     cross_entropy = -jnp.sum(jnp.where(weight > 0, weight * log_density, 0.0))
     # What a Gaussian of the data's mean and covariance would have.
-    log_det = jnp.sum(jnp.log(jnp.diagonal(learned.learned.factor)))
+    log_det = learned.learned.whitening.log_det
     gaussian = 0.5 * learned.dimension * math.log(2 * math.pi * math.e) + log_det
     return Evaluation(generated, _moments(data), _moments(generated), cross_entropy, gaussian)
 

@@ -8,8 +8,6 @@ from wfr_flows.geodesics.generator import (
     Generator,
     Learned,
     generator,
-    whitened,
-    whitening,
 )
 from wfr_flows.geodesics.matching import Loss, fit_matching, matching, matching_method, zero_loss
 from wfr_flows.geodesics.objective import Objective, RunningCosts, objective, running_costs
@@ -46,8 +44,6 @@ __all__ = [
     "running_costs",
     "uot_gen",
     "update",
-    "whitened",
-    "whitening",
     "window_actions",
     "zero_loss",
 ]

@@ -5,13 +5,12 @@ from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import jax
-import jax.numpy as jnp
 
 from wfr_flows.dynamics import Geometry
 from wfr_flows.geodesics.density import log_density, log_normaliser
 from wfr_flows.geodesics.fit import fit
 from wfr_flows.geodesics.generate import generate
-from wfr_flows.measures import Particles, empirical, moments, standard_normal
+from wfr_flows.measures import Particles, Whitening, empirical, standard_normal, whitening
 from wfr_flows.potentials import Potential
 from wfr_flows.typing import Array, Float, Key, Params, Scalar
 
@@ -29,22 +28,19 @@ samples to 1 % of its masses. ``num_steps=4`` halves the time.
 """
 
 _NORMALISER_PARTICLES = 32768
-_LEAST_VARIANCE = 1e-6
 
 
 class Learned(NamedTuple):
-    """A weighted measure as the reverse flow of ``N(0, I)``, followed by ``x = center + factor·z``.
+    """A weighted measure as the reverse flow of ``N(0, I)``, followed by ``x = centre + L z``.
 
     Attributes:
       params: of the potential.
-      center: ``[d]``, mean of the data.
-      factor: ``[d, d]``, Cholesky factor of their covariance.
+      whitening: of the data.
       log_normaliser: ``log Z`` of its density.
     """
 
     params: Params
-    center: Float[Array, " d"]
-    factor: Float[Array, "d d"]
+    whitening: Whitening
     log_normaliser: Scalar
 
 
@@ -116,54 +112,38 @@ def _learn(
     start: Learned | None = None,
 ) -> Learned:
     fit_key, normaliser_key = jax.random.split(key)
-    center, factor = whitening(source)
-    white = source._replace(position=whitened(source.position, center, factor)).normalise()
+    seen = whitening(source)
+    white = source._replace(position=seen(source.position)).normalise()
     params = learning(
         fit_key,
         source=empirical(white),
-        target=standard_normal(center.size),
+        target=standard_normal(seen.centre.size),
         start=None if start is None else start.params,
     )
-    many = standard_normal(center.size).spread(normaliser_key, _NORMALISER_PARTICLES)
-    return Learned(params, center, factor, normaliser(params, many))
+    many = standard_normal(seen.centre.size).spread(normaliser_key, _NORMALISER_PARTICLES)
+    return Learned(params, seen, normaliser(params, many))
 
 
 def _sample(
     potential: Potential, geometry: Geometry, num_steps: int, key: Key, learned: Learned, n: int
 ) -> Particles:
-    noise = standard_normal(learned.center.size).sample(key, n)
+    noise = standard_normal(learned.whitening.centre.size).sample(key, n)
     white = generate(potential, geometry, learned.params, noise, num_steps=num_steps)
-    return white._replace(position=learned.center + white.position @ learned.factor.T)
+    return white._replace(position=learned.whitening.back(white.position))
 
 
 def _log_density(
     potential: Potential, geometry: Geometry, num_steps: int, learned: Learned, x: Float[Array, "n d"]
 ) -> Float[Array, " n"]:
-    normal = standard_normal(learned.center.size)
+    normal = standard_normal(learned.whitening.centre.size)
     assert normal.log_density is not None
     white = log_density(
         potential,
         geometry,
         learned.params,
-        whitened(x, learned.center, learned.factor),
+        learned.whitening(x),
         normal.log_density,
         log_normaliser=learned.log_normaliser,
         num_steps=num_steps,
     )
-    return white - jnp.sum(jnp.log(jnp.diagonal(learned.factor)))
-
-
-def whitening(measure: Particles) -> tuple[Float[Array, " d"], Float[Array, "d d"]]:
-    """Mean and Cholesky factor of the covariance of a weighted measure.
-
-    Directions of hardly any variance, next to the widest, get a little.
-    """
-    center, covariance = moments(measure)
-    widest = jnp.max(jnp.diagonal(covariance))
-    least = _LEAST_VARIANCE * jnp.where(widest > 0, widest, 1.0)
-    return center, jnp.linalg.cholesky(covariance + least * jnp.eye(center.size, dtype=center.dtype))
-
-
-def whitened(x: Float[Array, "n d"], center: Float[Array, " d"], factor: Float[Array, "d d"]) -> Array:
-    """``L⁻¹(x - center)`` of points, ``L`` the factor from `whitening`."""
-    return jax.scipy.linalg.solve_triangular(factor, (x - center).T, lower=True).T
+    return white - learned.whitening.log_det

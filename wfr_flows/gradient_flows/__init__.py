@@ -4,13 +4,11 @@ from wfr_flows.gradient_flows.annealing import Annealed, annealed
 from wfr_flows.gradient_flows.duals import (
     Internal,
     Reference,
-    Whitening,
     ball_reference,
     box_reference,
     entropy,
     gaussian_reference,
     power_entropy,
-    whiten,
 )
 from wfr_flows.gradient_flows.functionals import (
     Functional,
@@ -75,7 +73,6 @@ __all__ = [
     "Sample",
     "SteinState",
     "TransportMap",
-    "Whitening",
     "affine",
     "annealed",
     "ball_reference",
@@ -116,5 +113,4 @@ __all__ = [
     "trajectory",
     "value_of",
     "variational_jko",
-    "whiten",
 ]

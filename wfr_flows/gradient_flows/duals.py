@@ -8,11 +8,9 @@ import jax
 import jax.numpy as jnp
 
 from wfr_flows.gradient_flows.functionals import LogDensity
-from wfr_flows.measures import Distribution, Particles, moments, uniform_ball, uniform_box
+from wfr_flows.measures import Distribution, Particles, moments, uniform_ball, uniform_box, whitening
 from wfr_flows.numerics import FDivergence, generalized_entropy, kl, lattice
 from wfr_flows.typing import Array, Float, Key, Scalar
-
-_RIDGE = 1e-6
 
 
 class Reference(NamedTuple):
@@ -105,17 +103,16 @@ def gaussian_reference(widen: float = 1.0) -> ReferenceFn:
     """The Gaussian with the moments of the particles, its covariance times ``widen``."""
 
     def reference(measure: Particles) -> Reference:
-        whitening = whiten(measure)
-        factor = jnp.sqrt(widen) * whitening.factor
-        dim = factor.shape[0]
-        log_normaliser = 0.5 * dim * math.log(2 * math.pi) + jnp.sum(jnp.log(jnp.diagonal(factor)))
+        seen = whitening(measure)
+        dim, dtype = seen.centre.size, seen.centre.dtype
+        log_normaliser = 0.5 * dim * math.log(2 * math.pi * widen) + seen.log_det
 
         def sample(key: Key, n: int) -> Float[Array, "n d"]:
-            noise = jax.scipy.special.ndtri(lattice(key, n, dim).astype(factor.dtype))
-            return whitening.centre + noise @ factor.T
+            noise = jax.scipy.special.ndtri(lattice(key, n, dim).astype(dtype))
+            return seen.back(math.sqrt(widen) * noise)
 
         def log_density(x: Float[Array, "n d"]) -> Float[Array, " n"]:
-            return -0.5 * jnp.sum(whitening(x) ** 2, axis=1) / widen - log_normaliser
+            return -0.5 * jnp.sum(seen(x) ** 2, axis=1) / widen - log_normaliser
 
         return Reference(sample, log_density)
 
@@ -145,32 +142,6 @@ def ball_reference(margin: float = 0.25) -> ReferenceFn:
 
 def _of(law: Distribution) -> Reference:
     return Reference(lambda key, n: law.spread(key, n).position, jax.vmap(law.log_density))  # pyright: ignore
-
-
-class Whitening(NamedTuple):
-    """``x -> L⁻¹(x - centre)`` with the Cholesky factor ``L`` of a covariance.
-
-    Attributes:
-      centre: ``[d]``.
-      factor: ``L``, ``[d, d]``.
-      inverse: ``L⁻¹``, ``[d, d]``.
-    """
-
-    centre: Float[Array, " d"]
-    factor: Float[Array, "d d"]
-    inverse: Float[Array, "d d"]
-
-    def __call__(self, x: Float[Array, "n d"]) -> Float[Array, "n d"]:
-        return (x - self.centre) @ self.inverse.T
-
-
-def whiten(measure: Particles) -> Whitening:
-    """The whitening of particles; a millionth of the mean variance is added, for flat clouds."""
-    mean, covariance = moments(measure)
-    identity = jnp.eye(mean.shape[0], dtype=mean.dtype)
-    variance = jnp.trace(covariance) / mean.shape[0]
-    factor = jnp.linalg.cholesky(covariance + jnp.where(variance > 0, _RIDGE * variance, 1.0) * identity)
-    return Whitening(mean, factor, jax.scipy.linalg.solve_triangular(factor, identity, lower=True))
 
 
 def dual_value(

@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from wfr_flows.gradient_flows.duals import Internal, Reference, Whitening, dual_value, whiten
+from wfr_flows.gradient_flows.duals import Internal, Reference, dual_value
 from wfr_flows.gradient_flows.interaction import Kernel, interaction_energy
 from wfr_flows.gradient_flows.ratios import LogRatio
-from wfr_flows.measures import Particles, equally_weighted
+from wfr_flows.measures import Particles, Whitening, equally_weighted, whitening
 from wfr_flows.numerics import inverse_distribution, running_total
 from wfr_flows.training import Method, gradient_method, minimax
 from wfr_flows.typing import Array, Float, Key, Params, Scalar
@@ -86,7 +86,7 @@ class Seen(NamedTuple):
 
 def dual_of(internal: Internal, ratio: LogRatio, measure: Particles) -> Dual:
     """The dual problem of an internal energy, with the reference law of the particles."""
-    return Dual(internal, ratio, internal.reference(measure), whiten(measure))
+    return Dual(internal, ratio, internal.reference(measure), whitening(measure))
 
 
 def look(dual: Dual, key: Key, measure: Particles, num: int | None = None) -> Seen:

@@ -3,10 +3,10 @@
 import jax
 import jax.numpy as jnp
 
-from wfr_flows.gradient_flows import Sample, Whitening, whiten
+from wfr_flows.gradient_flows import Sample
 from wfr_flows.gradient_flows.functionals import LogDensity
-from wfr_flows.measures import Distribution, Particles
-from wfr_flows.typing import Key, Scalar
+from wfr_flows.measures import Distribution, Whitening, whitening
+from wfr_flows.typing import Key
 
 _FRAME_PARTICLES = 4096
 
@@ -31,27 +31,12 @@ def check_target(log_density: LogDensity, start: Distribution, num_samples: int)
 
 def frame_of(key: Key, start: Distribution) -> Whitening:
     """The whitening of samples of a law."""
-    return whiten(start.spread(key, _FRAME_PARTICLES))
-
-
-def back(frame: Whitening, particles: Particles) -> Particles:
-    """``x = centre + factor z``."""
-    return particles._replace(position=frame.centre + particles.position @ frame.factor.T)
-
-
-def log_volume(frame: Whitening) -> Scalar:
-    """``log det`` of the factor."""
-    return jnp.sum(jnp.log(jnp.diagonal(frame.factor)))
-
-
-def seen_from(frame: Whitening, log_density: LogDensity) -> LogDensity:
-    """The density of ``z`` where ``x = centre + factor z``."""
-    return lambda z: log_density(frame.centre + frame.factor @ z) + log_volume(frame)
+    return whitening(start.spread(key, _FRAME_PARTICLES))
 
 
 def start_sample(key: Key, start: Distribution, frame: Whitening, num: int) -> Sample:
     """Samples of the start and their log-density, in the frame."""
     assert start.log_density is not None
     particles = start.spread(key, num)
-    log_density = jax.vmap(start.log_density)(particles.position) + log_volume(frame)
+    log_density = jax.vmap(start.log_density)(particles.position) + frame.log_det
     return Sample(particles._replace(position=frame(particles.position)), log_density)

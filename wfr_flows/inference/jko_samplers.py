@@ -4,12 +4,12 @@ import jax
 import jax.numpy as jnp
 
 from wfr_flows import gradient_flows, potentials
-from wfr_flows.gradient_flows import ConvexMap, FreeEnergy, LogRatio, Whitening, carry
+from wfr_flows.gradient_flows import ConvexMap, FreeEnergy, LogRatio, carry
 from wfr_flows.gradient_flows.functionals import LogDensity
 from wfr_flows.gradient_flows.variational_jko import Optimiser
-from wfr_flows.inference.frame import back, check_target, frame_of, seen_from, start_sample
+from wfr_flows.inference.frame import check_target, frame_of, start_sample
 from wfr_flows.inference.importance import Weighted, at_all, smoothed, usable, weigh
-from wfr_flows.measures import Distribution
+from wfr_flows.measures import Distribution, Whitening
 from wfr_flows.potentials import ConvexPotential
 from wfr_flows.training import Method, cosine_adam, cosine_muon, run
 from wfr_flows.typing import Key, PyTree
@@ -46,7 +46,7 @@ def sample_by_icnn_jko(
     potential = _near_identity(start.dim) if potential is None else potential
     frame_key, init_key, start_key, run_key, draw_key = jax.random.split(key, 5)
     frame = frame_of(frame_key, start)
-    target = seen_from(frame, log_density)
+    target = frame.density(log_density)
     method = gradient_flows.icnn_jko(
         potential,
         gradient_flows.free_energy(target),
@@ -96,7 +96,7 @@ def sample_by_variational_jko(
     ratio = gradient_flows.log_ratio(start.dim, width=32) if ratio is None else ratio
     frame_key, init_key, start_key, run_key, draw_key = jax.random.split(key, 5)
     frame = frame_of(frame_key, start)
-    target = seen_from(frame, log_density)
+    target = frame.density(log_density)
     method = gradient_flows.variational_jko(
         FreeEnergy(gradient_flows.entropy(), lambda z: -target(z)),
         gradient_flows.gradient_of(potential),
@@ -142,6 +142,7 @@ def _through(
         moved = carry(potential, maps, start_sample(key, start, frame, num_samples))
         ratio = at_all(target, moved.particles.position) - moved.log_density
         found = smoothed(weigh(moved.particles, ratio))
-        return found._replace(particles=back(frame, found.particles))
+        position = frame.back(found.particles.position)
+        return found._replace(particles=found.particles._replace(position=position))
 
     return usable(draw(key, maps))

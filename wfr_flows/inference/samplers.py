@@ -19,7 +19,7 @@ from wfr_flows.dynamics import Geometry
 from wfr_flows.geodesics import Generator, Learned
 from wfr_flows.gradient_flows import SteinState
 from wfr_flows.gradient_flows.functionals import LogDensity
-from wfr_flows.inference.frame import back, check_target, frame_of, seen_from
+from wfr_flows.inference.frame import check_target, frame_of
 from wfr_flows.inference.importance import Weighted, adapted, at_all, log_ratio, smoothed, usable, weigh
 from wfr_flows.inference.posterior import posterior
 from wfr_flows.measures import Distribution, Particles
@@ -141,17 +141,18 @@ def sample_by_svgd(
 
     def method(key: Key) -> Method:
         seen = log_density if minibatch is None else minibatch(key)
-        return gradient_flows.svgd(seen_from(frame, seen), optimiser, bandwidth=bandwidth)
+        return gradient_flows.svgd(frame.density(seen), optimiser, bandwidth=bandwidth)
 
     def step(key: Key, state: SteinState, batch: Array) -> tuple[SteinState, Scalar]:
         return method(key).step(key, state, batch)
 
     particles = start.spread(start_key, num_samples)
-    whole = gradient_flows.svgd(seen_from(frame, log_density), optimiser, bandwidth=bandwidth)
+    whole = gradient_flows.svgd(frame.density(log_density), optimiser, bandwidth=bandwidth)
     state = whole.init(particles._replace(position=frame(particles.position)))
     moved = run(Method(whole.init, step), run_key, state, lambda _: (), num_steps).particles
     unknown = jnp.full((), jnp.nan, moved.log_weight.dtype)
-    return Weighted(back(frame, moved).normalise(), unknown, unknown)
+    moved = moved._replace(position=frame.back(moved.position)).normalise()
+    return Weighted(moved, unknown, unknown)
 
 
 def _drawn(

@@ -36,6 +36,7 @@ from wfr_flows.measures.toys import (
     two_spirals,
 )
 from wfr_flows.measures.uniform import uniform_ball, uniform_box
+from wfr_flows.measures.whitening import Whitening, whitening, whitening_by
 
 __all__ = [
     "BUILTIN",
@@ -43,6 +44,7 @@ __all__ = [
     "Distribution",
     "Particles",
     "Snapshots",
+    "Whitening",
     "barenblatt",
     "barenblatt_radius",
     "by_time",
@@ -73,6 +75,8 @@ __all__ = [
     "two_spirals",
     "uniform_ball",
     "uniform_box",
+    "whitening",
+    "whitening_by",
     "with_moments",
     "write_annotated",
 ]

@@ -6,11 +6,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from wfr_flows.geodesics import whitened, whitening
 from wfr_flows.gradient_flows import Sample
 from wfr_flows.inference.filtering.filtered import too_few
 from wfr_flows.inference.importance import reweighted
-from wfr_flows.measures import Particles, gaussian, resample, standard_normal
+from wfr_flows.measures import Particles, Whitening, gaussian, resample, standard_normal, whitening
 from wfr_flows.metrics import kernel_density
 from wfr_flows.typing import Array, Float, Int, Key, Scalar
 
@@ -21,37 +20,36 @@ _AT_ONCE = 256
 
 
 class Kernels(NamedTuple):
-    """A weighted sample, smoothed: ``x = center + factor (a z_i + width N(0, I))``, ``a² + width² = 1``.
+    """A weighted sample, smoothed: ``x = centre + L (a z_i + width N(0, I))``, ``a² + width² = 1``.
 
-    The centers are drawn in so that mean and covariance are those of the sample (Liu, West, 2001); the width
+    The centres are drawn in so that mean and covariance are those of the sample (Liu, West, 2001); the width
     is Silverman's. The laws of Gaussian samples are kept, narrow modes widen.
 
     Attributes:
       centres: ``a z_i`` and their weights.
-      width, center, factor: see above.
+      width: see above.
+      whitening: of the sample.
     """
 
     centres: Particles
     width: Scalar
-    center: Float[Array, " d"]
-    factor: Float[Array, "d d"]
+    whitening: Whitening
 
 
 def kernels(measure: Particles) -> Kernels:
     """The `Kernels` of a weighted sample."""
-    center, factor = whitening(measure)
-    dim = center.size
+    seen = whitening(measure)
+    dim = seen.centre.size
     width = (measure.effective_sample_size * (dim + 2) / 4) ** (-1 / (dim + 4))
     width = jnp.minimum(width, _WIDEST)
-    white = jnp.sqrt(1 - width**2) * whitened(measure.position, center, factor)
-    return Kernels(measure._replace(position=white), width, center, factor)
+    white = jnp.sqrt(1 - width**2) * seen(measure.position)
+    return Kernels(measure._replace(position=white), width, seen)
 
 
 def kernels_log_density(found: Kernels, x: Float[Array, "n d"]) -> Float[Array, " n"]:
     """Their log-density at points, pair by pair in blocks."""
-    white = whitened(x, found.center, found.factor)
-    at = jax.lax.map(kernel_density(found.centres, found.width), white, batch_size=_AT_ONCE)
-    return at - jnp.sum(jnp.log(jnp.diagonal(found.factor)))
+    log_density = kernel_density(found.centres, found.width)
+    return jax.lax.map(log_density, found.whitening(x), batch_size=_AT_ONCE) - found.whitening.log_det
 
 
 def rejuvenated(
@@ -78,7 +76,7 @@ def rejuvenated(
     dtype = predicted.position.dtype
 
     def place(white: Float[Array, "n d"]) -> Float[Array, "n d"]:
-        return after.center + white.astype(dtype) @ after.factor.T
+        return after.whitening.back(white.astype(dtype))
 
     def weighed(x: Float[Array, "n d"], log_proposal: Float[Array, " n"]) -> tuple[Sample, Scalar]:
         log_joint = kernels_log_density(before, x) + log_likelihood(x)
@@ -93,7 +91,7 @@ def rejuvenated(
         return weighed(x, kernels_log_density(after, x))
 
     x = place(_WIDER * standard_normal(dim).spread(key, size).position)
-    proposal = gaussian(after.center, _WIDER**2 * after.factor @ after.factor.T)
+    proposal = gaussian(after.whitening.centre, _WIDER**2 * after.whitening.factor @ after.whitening.factor.T)
     assert proposal.log_density is not None
     even = weighed(x, jax.vmap(proposal.log_density)(x))
     return jax.lax.cond(too_few(even[0].particles, _FEWEST), random, lambda: even)

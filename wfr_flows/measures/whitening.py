@@ -1,0 +1,64 @@
+"""Coordinates in which a law has mean 0 and covariance I."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from wfr_flows.measures.particles import Particles, moments
+from wfr_flows.typing import Array, Float, Scalar
+
+_RIDGE = 1e-6
+
+
+class Whitening(NamedTuple):
+    """``x -> z = L⁻¹(x - centre)`` with the Cholesky factor ``L`` of a covariance; points or ``[..., d]``.
+
+    Attributes:
+      centre: ``[d]``.
+      factor: ``L``, ``[d, d]``.
+      inverse: ``L⁻¹``, ``[d, d]``.
+    """
+
+    centre: Float[Array, " d"]
+    factor: Float[Array, "d d"]
+    inverse: Float[Array, "d d"]
+
+    def __call__(self, x: Float[Array, "*n d"]) -> Float[Array, "*n d"]:
+        return jnp.dot(x - self.centre, self.inverse.T, precision="highest")
+
+    def back(self, z: Float[Array, "*n d"]) -> Float[Array, "*n d"]:
+        """``x = centre + L z``."""
+        return self.centre + jnp.dot(z, self.factor.T, precision="highest")
+
+    @property
+    def log_det(self) -> Scalar:
+        """``log det L``: ``log p(x) = log p(z) - log det L``."""
+        return jnp.sum(jnp.log(jnp.diagonal(self.factor)))
+
+    def density(self, log_density: Callable[[Float[Array, " d"]], Scalar]) -> Callable[[Array], Scalar]:
+        """``z -> log p(z)`` from ``x -> log p(x)``."""
+        return lambda z: log_density(self.back(z)) + self.log_det
+
+
+def whitening(measure: Particles) -> Whitening:
+    """The whitening of weighted particles of any mass.
+
+    A millionth of the widest variance is added to all of them, for flat clouds; 1 where the cloud is a point.
+
+    >>> white = whitening(Particles(jnp.array([[1.0], [5.0]]), jnp.zeros(2)))
+    >>> white(jnp.array([5.0]))
+    Array([0.9999995], dtype=float32)
+    """
+    centre, covariance = moments(measure)
+    widest = jnp.max(jnp.diagonal(covariance))
+    ridge = jnp.where(widest > 0, _RIDGE * widest, 1.0)
+    return whitening_by(centre, covariance + ridge * jnp.eye(centre.size, dtype=centre.dtype))
+
+
+def whitening_by(mean: Float[Array, " d"], covariance: Float[Array, "d d"]) -> Whitening:
+    """The whitening of a law with these moments; the covariance has to be positive definite."""
+    factor = jnp.linalg.cholesky(covariance)
+    identity = jnp.eye(mean.size, dtype=factor.dtype)
+    return Whitening(mean, factor, jax.scipy.linalg.solve_triangular(factor, identity, lower=True))
