@@ -20,6 +20,7 @@ from wfr_flows.cli.files import (
 from wfr_flows.cli.options import InputError, add_run, count, pick, positive, subcommand
 from wfr_flows.cli.progress import Bars, Clock
 from wfr_flows.cli.table import complain, screen, show
+from wfr_flows.cli.units import Units, units_of
 from wfr_flows.dynamics import Geometry, potential_field, time_grid
 from wfr_flows.measures import Particles
 from wfr_flows.proximal import Diagnostics
@@ -43,8 +44,7 @@ class Data(NamedTuple):
 
     seen: Particles
     kept: Particles
-    center: np.ndarray
-    spread: float
+    units: Units
 
 
 def add_parser(commands) -> None:
@@ -78,7 +78,7 @@ def run(options: argparse.Namespace) -> int:
     clock, console = Clock(), screen(options)
     split_key, train_key, sample_key, look_key = jax.random.split(jax.random.key(options.seed), 4)
     data = _load(split_key, options)
-    potential, critic = _networks(options, data.center.size)
+    potential, critic = _networks(options, data.units.center.size)
     try:
         with clock.stage("training"), Bars(console) as bars:
             state = jax.block_until_ready(_train(train_key, options, data, bars))
@@ -86,33 +86,31 @@ def run(options: argparse.Namespace) -> int:
         complain(str(error))
         return 1
     size = options.n or data.seen.log_weight.size + data.kept.log_weight.size
-    noise = measures.standard_normal(data.center.size).sample(sample_key, size)
+    noise = measures.standard_normal(data.units.center.size).sample(sample_key, size)
     with clock.stage("generation"):
         carry = jax.jit(partial(proximal.carry, potential_field(potential, _WASSERSTEIN), _WASSERSTEIN))
         position = carry(state.average, noise, time_grid(options.num_steps)).trajectory.position[-1]
     look = partial(proximal.diagnose, potential, _WASSERSTEIN, critic, **_shared(options))
     found = jax.jit(look)(state.average, state.inner, look_key, noise, data.kept)
     with writing(options.out, "--out"):
-        write_points(options.out, np.asarray(position) * data.spread + data.center)
+        write_points(options.out, data.units.back(position))
     summary = _summary(options, data, position, found, clock)
     show(summary, _rows(summary), f"Samples like {options.table}", options)
     return 0
 
 
 def _load(key: Key, options: argparse.Namespace) -> Data:
-    """Centred, and divided by one standard deviation of all coordinates; a tenth is kept to compare with."""
+    """In units of its own; a tenth is kept to compare with."""
     check_weights(options.weights, [options.table])
     with told_in_one_sentence():
         points = read_end(options.table, options.weights).normalise()
     size = points.log_weight.size
     if size < 20:
         raise InputError(f"{options.table} has {size} points; give at least 20 to learn from.")
-    center = np.asarray(points.weight @ points.position)
-    spread = float(jnp.sqrt(points.weight @ jnp.mean((points.position - center) ** 2, axis=1)))
-    # The mean of equal numbers is them only up to rounding.
-    if not spread > 1e-5 * np.max(np.abs(points.position)):
+    units = units_of([points])
+    points = units(points)
+    if not np.any(np.ptp(np.asarray(points.position), axis=0) > 0):
         raise InputError(f"all points of {options.table} are the same; there is nothing to learn.")
-    points = points._replace(position=(points.position - center) / spread)
     order = jax.random.permutation(key, size)
     num_kept = min(int(_HELD_OUT * size), _MOST_COMPARED)
     kept, seen = (
@@ -120,7 +118,7 @@ def _load(key: Key, options: argparse.Namespace) -> Data:
     )
     if not min(kept.mass, seen.mass) > 0:
         raise InputError(f"hardly any point of {options.table} has weight; leave those without out.")
-    return Data(seen.normalise(), kept.normalise(), center, spread)
+    return Data(seen.normalise(), kept.normalise(), units)
 
 
 def _networks(options: argparse.Namespace, dim: int):
@@ -133,7 +131,7 @@ def _shared(options: argparse.Namespace) -> dict:
 
 
 def _train(key: Key, options: argparse.Namespace, data: Data, bars: Bars) -> training.MinimaxState:
-    potential, critic = _networks(options, data.center.size)
+    potential, critic = _networks(options, data.units.center.size)
     start_steps, steps = pick(options, "start_steps", 12000, 1000), pick(options, "steps", 500, 100)
     phases = {"start": start_steps, "proximal": steps, "straighten": start_steps // 3}
     for phase, num in phases.items():
@@ -144,7 +142,7 @@ def _train(key: Key, options: argparse.Namespace, data: Data, bars: Bars) -> tra
         potential_field(potential, _WASSERSTEIN),
         _WASSERSTEIN,
         critic,
-        measures.standard_normal(data.center.size),
+        measures.standard_normal(data.units.center.size),
         measures.empirical(data.seen),
         start_steps=start_steps,
         steps=steps,
@@ -161,16 +159,17 @@ def _train(key: Key, options: argparse.Namespace, data: Data, bars: Bars) -> tra
 
 def _summary(options, data: Data, position, found: Diagnostics, clock: Clock) -> dict:
     distance = jax.jit(metrics.energy_distance)
+    unit = data.units.spread
     return {
         "table": options.table,
         "out": str(options.out),
-        "dimension": data.center.size,
+        "dimension": data.units.center.size,
         "points": data.seen.log_weight.size,
         "held_out": data.kept.log_weight.size,
         "num_generated": position.shape[0],
-        "energy_distance": float(distance(measures.equally_weighted(position), data.kept)) * data.spread,
-        "energy_distance_of_points": float(distance(data.seen, data.kept)) * data.spread,
-        "action": float(found.action) * data.spread**2,
+        "energy_distance": float(distance(measures.equally_weighted(position), data.kept)) * unit,
+        "energy_distance_of_points": float(distance(data.seen, data.kept)) * unit,
+        "action": float(found.action) * unit**2,
         "relative_residual": float(found.residual),
         "terminal_gap": float(found.terminal_gap),
         "straightness": 1 - float(found.bend),

@@ -69,7 +69,7 @@ def run(options: argparse.Namespace) -> int:
         complain(str(error))
         return 1
     with clock.stage("evaluation"):
-        at_points = log_ratio((points.position - task.center) / task.spread)
+        at_points = log_ratio(task.units(points).position)
         summary = _summary(options, task, log_ratio, at_points) | {"seconds": clock.seconds}
         with writing(options.out, "--out"):
             write_points(options.out, np.asarray(points.position), log_ratio=at_points)
@@ -94,7 +94,7 @@ def _learn(key: Key, options, task: transport.Task, learned: transport.Learned, 
         bars.add("ratio", num_steps)
         log_ratio, params = refinement.fit_ratio(
             key,
-            transport.network(task.center.size, options.width),
+            transport.network(task.units.center.size, options.width),
             time,
             bridge,
             num_steps=num_steps,

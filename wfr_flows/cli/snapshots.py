@@ -17,6 +17,7 @@ from wfr_flows.cli.files import told_in_one_sentence, write_arrays, write_figure
 from wfr_flows.cli.options import InputError, add_run, count, count_or_zero, pick, positive, subcommand
 from wfr_flows.cli.progress import Bars, Clock
 from wfr_flows.cli.table import complain, printed_as_json, screen
+from wfr_flows.cli.units import Units, units_of
 from wfr_flows.dynamics import Field, Geometry, Trajectory, batched, free_field, potential_field, windowed
 from wfr_flows.geodesics import Chain
 from wfr_flows.measures import (
@@ -57,9 +58,8 @@ class Task(NamedTuple):
 
     snapshots: Snapshots
     geometry: Geometry
-    center: np.ndarray
+    units: Units
     components: Components | None
-    spread: float
 
     @property
     def dim(self) -> int:
@@ -172,27 +172,19 @@ def _load(options: argparse.Namespace) -> Snapshots:
 
 
 def _task(options: argparse.Namespace, snapshots: Snapshots) -> Task:
-    """Centred, and divided by one standard deviation of all coordinates, which keeps the geometry."""
-    everything = np.concatenate([np.asarray(m.position) for m in snapshots.measure])
-    components = _components(options, everything)
-    if components is None:
-        center = everything.mean(axis=0)
-        scores = everything - center
-    else:
-        center = np.asarray(components.center)
-        scores = np.asarray(components.scores(jnp.asarray(everything)))
-    spread = float(np.sqrt(np.mean(scores**2))) or 1.0
-    ends = np.cumsum([row.size for row in snapshots.row])
-    measures = [
-        measure._replace(position=jnp.asarray(position))
-        for measure, position in zip(snapshots.measure, np.split(scores / spread, ends[:-1]), strict=True)
-    ]
+    """In units of all points together, and ``alpha`` too."""
+    measures = snapshots.measure
+    components = _components(options, jnp.concatenate([m.position for m in measures]))
+    if components is not None:
+        measures = [m._replace(position=components.scores(m.position)) for m in measures]
+    units = units_of([equally_weighted(jnp.concatenate([m.position for m in measures]))])
+    measures = [units(m) for m in measures]
     snapshots = snapshots._replace(measure=measures)
-    alpha = _automatic_alpha(measures) if options.alpha == "auto" else options.alpha / spread**2
-    return Task(snapshots, Geometry(alpha, spherical=False), center, components, spread)
+    alpha = _automatic_alpha(measures) if options.alpha == "auto" else options.alpha / units.spread**2
+    return Task(snapshots, Geometry(alpha, spherical=False), units, components)
 
 
-def _components(options: argparse.Namespace, position: np.ndarray) -> Components | None:
+def _components(options: argparse.Namespace, position: Array) -> Components | None:
     if options.components is None:
         return None
     dim = position.shape[1]
@@ -201,7 +193,7 @@ def _components(options: argparse.Namespace, position: np.ndarray) -> Components
             f"--components {options.components} exceeds the {dim} coordinates of {options.table}."
         )
     num = None if options.components == "auto" else options.components
-    return principal_components(equally_weighted(jnp.asarray(position)), num)
+    return principal_components(equally_weighted(position), num)
 
 
 def _automatic_alpha(measures: list[Particles]) -> float:
@@ -259,7 +251,7 @@ def _carried(task: Task, learned: Learned) -> Trajectory:
 def _summary(
     options: argparse.Namespace, task: Task, learned: Learned, trajectory: Trajectory
 ) -> dict[str, Any]:
-    unit = task.spread**2
+    unit = task.units.spread**2
     chain, snapshots = learned.chain, task.snapshots
     actions = jax.jit(
         partial(geodesics.window_actions, learned.field, task.geometry, num_windows=len(snapshots.time) - 1)
@@ -270,7 +262,7 @@ def _summary(
         "alpha": float(jnp.asarray(task.geometry.alpha)) * unit,
         "field": options.field,
         "joint": options.joint,
-        "dimension": task.center.size,
+        "dimension": (task.components or task.units).center.size,
         "components": task.dim,
         "time": snapshots.time,
         "points": [measure.log_weight.size for measure in snapshots.measure],
@@ -294,7 +286,7 @@ def _misfits(task: Task, trajectory: Trajectory) -> dict[str, list[float]]:
     distances, errors = [], []
     for index, measure in enumerate(measures, start=1):
         there = trajectory.at(index * (_STEPS_IN_A_WINDOW + 1) - 1)
-        distances.append(float(solve(there, padded(measure, largest))) * task.spread)
+        distances.append(float(solve(there, padded(measure, largest))) * task.units.spread)
         errors.append(abs(float(there.mass) / float(measure.mass) - 1))
     return {"wasserstein_1": distances, "relative_mass_error": errors}
 
@@ -319,7 +311,7 @@ def _at_the_points(task: Task, learned: Learned) -> dict[str, np.ndarray]:
         sides = (now - _ONE_SIDED * span, now + _ONE_SIDED * span)
         inside = [t for t in sides if snapshots.time[0] < t < last]
         both = [rates_at(learned.params, jnp.asarray(t, full.position.dtype), full.position) for t in inside]
-        velocity[row] = np.mean([r.velocity for r in both], axis=0)[: len(row)] * task.spread
+        velocity[row] = np.mean([r.velocity for r in both], axis=0)[: len(row)] * task.units.spread
         growth[row] = np.mean([r.growth for r in both], axis=0)[: len(row)]
         if now < last:
             window = jnp.asarray(snapshots.time[index : index + 2], full.position.dtype)
@@ -333,11 +325,7 @@ def _write(options, task: Task, learned: Learned, trajectory: Trajectory, summar
 
     components = task.components
     along = {} if components is None else {name: np.asarray(x) for name, x in components._asdict().items()}
-    origin = 0 if along else task.center
-
-    def back(position: Array) -> np.ndarray:
-        return np.asarray(position) * task.spread + origin
-
+    back = task.units.back
     at_points = _at_the_points(task, learned)
     snapshots = task.snapshots
     measures = [m._replace(position=back(m.position)) for m in snapshots.measure]

@@ -33,6 +33,7 @@ from wfr_flows.cli.options import (
 )
 from wfr_flows.cli.progress import Bars, Clock
 from wfr_flows.cli.table import complain, screen, show
+from wfr_flows.cli.units import Units, units_of
 from wfr_flows.dynamics import Field, Geometry, Trajectory, potential_field
 from wfr_flows.measures import Particles, thinned
 from wfr_flows.potentials import Potential
@@ -60,8 +61,7 @@ class Task(NamedTuple):
     source: Particles
     target: Particles
     geometry: Geometry
-    center: np.ndarray
-    spread: float
+    units: Units
 
 
 class Learned(NamedTuple):
@@ -148,24 +148,17 @@ def load(options: argparse.Namespace) -> tuple[Particles, Particles]:
 
 
 def standardised(source: Particles, target: Particles, alpha: float) -> Task:
-    """Centred, and divided by one standard deviation of all coordinates, which keeps the geometry."""
-    ends = [np.asarray(m.position, np.float64) for m in (source, target)]
-    shares = [np.asarray(m.normalise().weight, np.float64) for m in (source, target)]
-    center = np.mean([w @ x for w, x in zip(shares, ends, strict=True)], axis=0)
-    square = [w @ np.mean((x - center) ** 2, axis=1) for w, x in zip(shares, ends, strict=True)]
-    spread = float(np.sqrt(np.mean(square))) or 1.0
+    """Both ends in units of their own, and ``alpha`` too."""
+    units = units_of([source, target])
     if math.isinf(alpha):
         source, target = source.normalise(), target.normalise()
-    moved = [
-        m._replace(position=jnp.asarray((x - center) / spread, m.position.dtype))
-        for m, x in zip((source, target), ends, strict=True)
-    ]
-    return Task(moved[0], moved[1], Geometry(alpha / spread**2, spherical=False), center, spread)
+    geometry = Geometry(alpha / units.spread**2, spherical=False)
+    return Task(units(source), units(target), geometry, units)
 
 
 def learn(key: Key, options: argparse.Namespace, task: Task, console: Console) -> Learned:
     """The flow between the ends of a task."""
-    dim = task.center.size
+    dim = task.units.center.size
     potential = network(dim, options.width)
     field = potential_field(potential, task.geometry)
     matching_steps = pick(options, "matching_steps", 2000, 300)
@@ -204,7 +197,7 @@ def both_ways(task: Task, learned: Learned) -> tuple[Trajectory, Trajectory, flo
     take = partial(refinement.round_trip, learned.field, task.geometry, learned.params)
     there, error = take(task.source)
     back, other = take(task.target, reverse=True)
-    return there, back, max(float(jnp.max(error)), float(jnp.max(other))) * task.spread
+    return there, back, max(float(jnp.max(error)), float(jnp.max(other))) * task.units.spread
 
 
 def _check_masses(options: argparse.Namespace, source: Particles, target: Particles) -> None:
@@ -231,7 +224,7 @@ def _optimal_pairs(key: Key, task: Task) -> Diracs:
 def _summary(
     key: Key, options: argparse.Namespace, task: Task, there: Trajectory, back: Trajectory
 ) -> dict[str, Any]:
-    unit = task.spread**2
+    unit = task.units.spread**2
     result, *_ = _certificate(key, task)
     cost = jax.jit(refinement.transport_cost)
     distance = jax.jit(lambda a, b: metrics.energy_distance(a, b, unbiased=True))
@@ -241,14 +234,14 @@ def _summary(
         "source": options.source,
         "target": options.target,
         "alpha": options.alpha if math.isfinite(options.alpha) else "inf",
-        "dimension": task.center.size,
+        "dimension": task.units.center.size,
         "source_points": task.source.log_weight.size,
         "target_points": task.target.log_weight.size,
         "cost": float(cost(there, task.geometry)) * unit,
         "cost_back": float(cost(back, task.geometry)) * unit,
         "certified_lower": 2 * float(result.lower_bound) * unit,
         "certified_upper": 2 * float(result.value) * unit,
-        "energy_distance": [float(distance(*pair)) * task.spread for pair in ends],
+        "energy_distance": [float(distance(*pair)) * task.units.spread for pair in ends],
         "mass": [float(there.at(-1).mass), float(task.target.mass)],
         "pairs": options.pairs,
         "seed": options.seed,
@@ -258,7 +251,7 @@ def _summary(
 
 def _write(options, task: Task, learned: Learned, there, back, summary: dict[str, Any]) -> None:
     def out(measure: Particles) -> np.ndarray:
-        return np.asarray(measure.position) * task.spread + task.center
+        return task.units.back(measure.position)
 
     before = training.latest_step(options.out / "checkpoint") or 0
     training.save(options.out / "checkpoint", before + 1, learned.params)
