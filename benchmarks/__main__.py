@@ -3,7 +3,7 @@
 ``--smoke`` checks that each runs; without it sizes are those of a preset that takes about half an hour on two
 cores; ``--full`` runs every experiment at its full size, for hours. Records go to ``--out`` as
 ``kind-name-CORES-DEVICE.jsonl``. ``--tables`` names a folder with cells/gene.csv, cells/dyngen.csv and uci/,
-for the benchmarks on tables.
+for the benchmarks on tables. ``--jobs`` runs some side by side, where times do not matter.
 
 ``--page`` runs nothing: it writes the results page, in benchmarks/README.md, from benchmarks/results.
 """
@@ -14,6 +14,7 @@ import os
 import re
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -139,17 +140,23 @@ def device(machine: dict[str, Any]) -> str:
     return f"{machine['num_devices']}x-{re.sub('[ -]', '_', machine['device'])}"
 
 
-def run(name: str, module: str, given: list[str], folder: Path | None) -> bool:
+def run(name: str, module: str, given: list[str], options: argparse.Namespace) -> bool:
     """Run a benchmark, and keep its record if there is a folder; whether it succeeded."""
-    command = [sys.executable, "-m", f"benchmarks.{module}", *given]
-    if folder is None:
-        return subprocess.run(command, check=False).returncode == 0
-    record = folder / f"{name}.jsonl"
-    succeeded = subprocess.run([*command, "--out", str(record)], check=False).returncode == 0
-    if record.exists():
+    command, beside = [sys.executable, "-m", f"benchmarks.{module}", *given], options.jobs > 1
+    heading, folder = f"== {module} {' '.join(given)}\n", options.out
+    record = None if folder is None else folder / f"{name}.jsonl"
+    if record is not None:
+        command += ["--out", str(record)]
+    if not beside:
+        print(heading, end="", file=sys.stderr, flush=True)
+    done = subprocess.run(command, check=False, capture_output=beside, text=True)
+    if beside:
+        sys.stdout.write(heading + done.stdout + done.stderr)
+        sys.stdout.flush()
+    if folder is not None and record is not None and record.exists():
         machine = json.loads(record.read_text().splitlines()[0])["machine"]
         record.replace(folder / f"{name}-{device(machine)}.jsonl")
-    return succeeded
+    return done.returncode == 0
 
 
 def main() -> int:
@@ -163,16 +170,16 @@ def main() -> int:
     options.add_argument("--only", nargs="+", choices=modules(), metavar="KIND.NAME", help="these alone")
     options.add_argument("--tables", type=Path, metavar="FOLDER", help="where the tables are")
     options.add_argument("--out", type=Path, metavar="FOLDER", help="keep the records there")
+    options.add_argument("--jobs", type=int, default=1, help="how many at a time (1)")
     options.add_argument("--page", action="store_true", help="write the results page, and run nothing")
     options = options.parse_args()
     if options.page:
         page.write()
         return 0
-    failed = []
-    for name, (module, *given) in commands(options).items():
-        print(f"== {module} {' '.join(given)}", file=sys.stderr, flush=True)
-        if not run(name, module, given, options.out):
-            failed.append(module)
+    runs = commands(options)
+    with ThreadPoolExecutor(options.jobs) as pool:
+        succeeded = pool.map(lambda item: run(item[0], item[1][0], item[1][1:], options), runs.items())
+        failed = [run[0] for run, good in zip(runs.values(), succeeded, strict=True) if not good]
     if failed:
         print(f"failed: {', '.join(failed)}", file=sys.stderr)
     return bool(failed)
