@@ -167,9 +167,7 @@ def test_failed_training_exits_with_one_and_keeps_everything(conjugate, capsys):
     out, before = conjugate / "out", contents(conjugate / "out")
     # Its inverse is not a normal number of single precision.
     assert infer(conjugate / "prior.csv", out, "--alpha", "1e-38") == 1
-    said = refusal(capsys)
-    assert "non-finite at step 0" in said
-    assert "prior.csv" in said
+    assert "non-finite at step 0" in refusal(capsys)
     assert contents(out) == before
 
 
@@ -244,7 +242,7 @@ def test_bad_file_is_one_sentence_and_exit_code_two(name, tmp_path, capsys):
         (["prior.csv", "--seed", "-1"], "seed"),
         (["prior.csv", "--out", "prior.csv"], "is a file"),
         (["prior.csv", "--out", "prior.csv/below"], "cannot be"),
-        (["prior.csv", "--resume"], "--resume"),
+        (["prior.csv", "--resume"], "no run to resume"),
     ],
 )
 def test_bad_option_is_one_sentence_and_exit_code_two(arguments, expected, tmp_path, capsys, monkeypatch):

@@ -95,3 +95,30 @@ def test_training_vmaps_over_seeds():
     state, info = step(keys, METHOD.init(jnp.zeros(3)), jax.vmap(sample)(keys))
     assert state.params.shape == (5, 3)
     assert info[0].shape == (5,)
+
+
+@pytest.mark.parametrize("steps_done", [3, 12, 17])
+def test_interrupted_runs_go_on_where_they_were(tmp_path, steps_done):
+    def two_runs(tell):
+        chunks = []
+
+        def on_chunk(chunk):
+            chunks.append(chunk)
+            tell()
+
+        first = train(METHOD.init(jnp.zeros(3)), 10, chunk_size=3, on_chunk=on_chunk)
+        last = train(METHOD.init(first.params), 9, chunk_size=4, on_chunk=on_chunk)
+        return last, jnp.concatenate([chunk.info[0] for chunk in chunks])
+
+    def interrupt():
+        nonlocal steps_done
+        steps_done -= 3
+        if steps_done <= 0:
+            raise KeyboardInterrupt
+
+    expected = two_runs(lambda: None)
+    with pytest.raises(KeyboardInterrupt), training.resumable(tmp_path):
+        two_runs(interrupt)
+    with training.resumable(tmp_path):
+        found = two_runs(lambda: None)
+    jax.tree.map(np.testing.assert_array_equal, found, expected)

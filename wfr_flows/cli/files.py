@@ -1,5 +1,6 @@
 """Reading the ends of a job and writing its results."""
 
+import hashlib
 import io
 import json
 import math
@@ -65,6 +66,11 @@ def writing(path: Path, option: str) -> Iterator[None]:
         raise InputError(
             f"{option} {path} cannot be written ({error.strerror}); give another name."
         ) from error
+
+
+def digest(name: str | None) -> str:
+    """Identifies the contents of a file, so that a changed one is not resumed; empty where there is none."""
+    return hashlib.sha256(Path(name).read_bytes()).hexdigest() if name and Path(name).is_file() else ""
 
 
 def write_atomically(path: Path, content: bytes) -> None:

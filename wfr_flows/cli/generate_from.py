@@ -17,9 +17,10 @@ from wfr_flows.cli.files import (
     write_points,
     writing,
 )
-from wfr_flows.cli.options import InputError, add_run, count, pick, positive, subcommand
+from wfr_flows.cli.options import InputError, add_resume, add_run, count, pick, positive, subcommand
 from wfr_flows.cli.progress import Bars, Clock
-from wfr_flows.cli.table import complain, screen, show
+from wfr_flows.cli.table import screen, show
+from wfr_flows.cli.unfinished import keeping
 from wfr_flows.cli.units import Units, units_of
 from wfr_flows.dynamics import Geometry, potential_field, time_grid
 from wfr_flows.measures import Particles
@@ -61,6 +62,7 @@ def add_parser(commands) -> None:
     add("--weights", metavar="NAME", help="column or array of the weights (default: weight, if present)")
     add("-n", type=count, metavar="N", help="how many samples (default: as many as points)")
     add_run(parser, "samples.csv", ".csv, .npz or .npy")
+    add_resume(parser)
     tuning = parser.add_argument_group("tuning")
     add = tuning.add_argument
     add("--width", type=count, default=64, help="width of both networks (64)")
@@ -79,21 +81,18 @@ def run(options: argparse.Namespace) -> int:
     split_key, train_key, sample_key, look_key = jax.random.split(jax.random.key(options.seed), 4)
     data = _load(split_key, options)
     potential, critic = _networks(options, data.units.center.size)
-    try:
+    with keeping(options, [options.table]):
         with clock.stage("training"), Bars(console) as bars:
             state = jax.block_until_ready(_train(train_key, options, data, bars))
-    except training.NonFiniteError as error:
-        complain(str(error))
-        return 1
-    size = options.n or data.seen.log_weight.size + data.kept.log_weight.size
-    noise = measures.standard_normal(data.units.center.size).sample(sample_key, size)
-    with clock.stage("generation"):
-        carry = jax.jit(partial(proximal.carry, potential_field(potential, _WASSERSTEIN), _WASSERSTEIN))
-        position = carry(state.average, noise, time_grid(options.num_steps)).trajectory.position[-1]
-    look = partial(proximal.diagnose, potential, _WASSERSTEIN, critic, **_shared(options))
-    found = jax.jit(look)(state.average, state.inner, look_key, noise, data.kept)
-    with writing(options.out, "--out"):
-        write_points(options.out, data.units.back(position))
+        size = options.n or data.seen.log_weight.size + data.kept.log_weight.size
+        noise = measures.standard_normal(data.units.center.size).sample(sample_key, size)
+        with clock.stage("generation"):
+            carry = jax.jit(partial(proximal.carry, potential_field(potential, _WASSERSTEIN), _WASSERSTEIN))
+            position = carry(state.average, noise, time_grid(options.num_steps)).trajectory.position[-1]
+        look = partial(proximal.diagnose, potential, _WASSERSTEIN, critic, **_shared(options))
+        found = jax.jit(look)(state.average, state.inner, look_key, noise, data.kept)
+        with writing(options.out, "--out"):
+            write_points(options.out, data.units.back(position))
     summary = _summary(options, data, position, found, clock)
     show(summary, _rows(summary), f"Samples like {options.table}", options)
     return 0

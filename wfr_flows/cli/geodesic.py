@@ -2,7 +2,6 @@
 
 import argparse
 import dataclasses
-import hashlib
 import json
 import shutil
 import uuid
@@ -12,10 +11,19 @@ from rich.console import Console
 from rich.table import Table
 
 from wfr_flows.cli.directory import check_directory, making, read_json, refuse_to_replace
-from wfr_flows.cli.files import write_atomically
-from wfr_flows.cli.options import InputError, add_run, add_training, count, pick, positive_or_inf, subcommand
+from wfr_flows.cli.files import digest, write_atomically
+from wfr_flows.cli.options import (
+    InputError,
+    add_resume,
+    add_run,
+    add_training,
+    count,
+    pick,
+    positive_or_inf,
+    subcommand,
+)
 from wfr_flows.cli.progress import Clock
-from wfr_flows.cli.table import complain, printed_as_json, screen
+from wfr_flows.cli.table import printed_as_json, screen
 
 DESCRIPTION = """\
 Learn the spherical Wasserstein-Fisher-Rao geodesic from weighted samples to N(0, I) (or to a second file),
@@ -77,7 +85,7 @@ def add_parser(commands) -> None:
         help="length scale; inf is optimal transport (default 1)",
     )
     add_run(parser, "wfr-geodesic")
-    add("--resume", action="store_true", help="continue the unfinished run in the output directory")
+    add_resume(parser)
     tuning = parser.add_argument_group("tuning")
     tuning.add_argument(
         "--num-samples", type=count, help="samples of each end for the exact distance (2000; quick 500)"
@@ -99,11 +107,7 @@ def run(options: argparse.Namespace) -> int:
     problem = pipeline.load(options)
     settings = _settings(options)
     _prepare(options.out, settings, options.resume)
-    try:
-        summary = pipeline.solve(problem, settings, options.out, Clock(), console)
-    except pipeline.NonFiniteError as error:
-        complain(str(error))
-        return 1
+    summary = pipeline.solve(problem, settings, options.out, Clock(), console)
     if not printed_as_json(summary, options):
         _report(console, summary, options.out)
     return 0
@@ -114,9 +118,9 @@ def _settings(options: argparse.Namespace) -> Settings:
 
     return Settings(
         source=options.source,
-        source_digest=_digest(options.source),
+        source_digest=digest(options.source),
         target=options.target,
-        target_digest=_digest(options.target),
+        target_digest=digest(options.target),
         weights=options.weights,
         alpha=options.alpha,
         seed=options.seed,
@@ -131,11 +135,6 @@ def _settings(options: argparse.Namespace) -> Settings:
         matching_weight=options.matching_weight,
         float64=bool(jax.config.jax_enable_x64),  # pyright: ignore[reportAttributeAccessIssue]
     )
-
-
-def _digest(name: str | None) -> str:
-    """Identifies the contents of a file, so that a changed one is not resumed; empty for a built-in."""
-    return hashlib.sha256(Path(name).read_bytes()).hexdigest() if name and Path(name).is_file() else ""
 
 
 def _prepare(out: Path, settings: Settings, resume: bool) -> None:

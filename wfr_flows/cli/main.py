@@ -24,6 +24,7 @@ from wfr_flows.cli import (
 )
 from wfr_flows.cli.options import InputError
 from wfr_flows.cli.table import complain
+from wfr_flows.training import NonFiniteError
 
 _COMMANDS = (
     geodesic,
@@ -61,8 +62,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as error:
         complain(str(error))
         return 2
+    except NonFiniteError as error:
+        complain(str(error))
+        return 1
     except KeyboardInterrupt:
-        complain("interrupted; a geodesic run that had begun continues with --resume.")
+        complain("interrupted; a training that had begun continues with --resume.")
         return 130
 
 

@@ -88,6 +88,13 @@ def add_quick(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quick", action="store_true", help="a smaller, rougher run")
 
 
+def add_resume(parser: argparse.ArgumentParser) -> None:
+    """``--resume``, of commands that train."""
+    parser.add_argument(
+        "--resume", action="store_true", help="continue an interrupted run, given the options it began with"
+    )
+
+
 def add_printing(parser: argparse.ArgumentParser) -> None:
     """``--json`` and ``--quiet``."""
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
@@ -95,7 +102,7 @@ def add_printing(parser: argparse.ArgumentParser) -> None:
 
 
 def add_run(parser: argparse.ArgumentParser, default: str, kinds: str | None = None) -> None:
-    """What every command that trains has: ``--out`` (see `add_out`), ``--seed``, ``--quick``, printing."""
+    """What every long command has: ``--out`` (see `add_out`), ``--seed``, ``--quick``, printing."""
     add_out(parser, default, kinds)
     add_seed(parser)
     add_quick(parser)

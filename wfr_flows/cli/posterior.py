@@ -23,12 +23,22 @@ from wfr_flows.cli.files import (
     write_figure,
     write_json,
 )
-from wfr_flows.cli.options import InputError, add_run, add_training, count, pick, positive_or_inf, subcommand
+from wfr_flows.cli.options import (
+    InputError,
+    add_resume,
+    add_run,
+    add_training,
+    count,
+    pick,
+    positive_or_inf,
+    subcommand,
+)
 from wfr_flows.cli.progress import Bars, Clock
 from wfr_flows.cli.table import complain, printed_as_json, screen
+from wfr_flows.cli.unfinished import keeping
 from wfr_flows.geodesics import MANY_DIMENSIONS, Online
 from wfr_flows.measures import Particles
-from wfr_flows.training import Chunk, NonFiniteError
+from wfr_flows.training import Chunk
 from wfr_flows.typing import Array, Float, Key, Scalar
 
 DESCRIPTION = """\
@@ -122,6 +132,7 @@ def add_parser(commands) -> None:
     )
     add("--samples", type=count, default=4096, help="how many samples to generate (default 4096)")
     add_run(parser, "wfr-posterior")
+    add_resume(parser)
     add_training(
         parser.add_argument_group("tuning"),
         **{
@@ -148,24 +159,18 @@ def run(options: argparse.Namespace) -> int:
     # Only differences count in training; the largest is 0, so that nothing is lost to single precision.
     shift = float(log_likelihood[np.isfinite(prior.log_weight)].max())
     likelihood = jnp.asarray(log_likelihood - shift, prior.log_weight.dtype)
-    try:
+    with keeping(options, [options.file]):
         state = _learn(keys[0], prior, likelihood, shape, settings, clock, console)
-    except NonFiniteError as error:
-        complain(
-            f"training turned non-finite at step {error.step}, and no results were written; look"
-            f" for extreme values in {options.file} and the options.",
-        )
-        return 1
-    with clock.stage("generation and evaluation"):
-        assert state.learned is not None
-        learned = model.Model(shape.dimension, shape.generator(), state.learned)
-        evaluation = jax.block_until_ready(_evaluate(keys[1], learned, state.particles, settings.samples))
-    with clock.stage("files"):
-        _write_samples(out, learned, state.particles, evaluation.generated)
-    summary = _summary(options.file, settings, prior, state, shift, evaluation, clock)
-    # The model last: one that is complete stands beside its own results.
-    write_json(out / "summary.json", summary)
-    model.save(out, shape, state.learned)
+        with clock.stage("generation and evaluation"):
+            assert state.learned is not None
+            learned = model.Model(shape.dimension, shape.generator(), state.learned)
+            evaluation = jax.block_until_ready(_evaluate(keys[1], learned, state.particles, settings.samples))
+        with clock.stage("files"):
+            _write_samples(out, learned, state.particles, evaluation.generated)
+        summary = _summary(options.file, settings, prior, state, shift, evaluation, clock)
+        # The model last: one that is complete stands beside its own results.
+        write_json(out / "summary.json", summary)
+        model.save(out, shape, state.learned)
     if not printed_as_json(summary, options):
         _report(console, summary, out)
     size = summary["effective_sample_size"]["data"] or 0.0

@@ -8,12 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
 
-from wfr_flows import refinement, training
+from wfr_flows import refinement
 from wfr_flows.cli import transport
 from wfr_flows.cli.files import check_new_file, read_end, told_in_one_sentence, write_points, writing
 from wfr_flows.cli.options import InputError, add_out, count, pick, subcommand
 from wfr_flows.cli.progress import Bars, Clock
-from wfr_flows.cli.table import complain, screen, show
+from wfr_flows.cli.table import screen, show
+from wfr_flows.cli.unfinished import keeping
 from wfr_flows.typing import Array, Key
 
 DESCRIPTION = """\
@@ -60,19 +61,16 @@ def run(options: argparse.Namespace) -> int:
     clock, console = Clock(), screen(options)
     flow_key, ratio_key = jax.random.split(jax.random.key(options.seed))
     task = transport.standardised(source, target, np.inf)
-    try:
+    with keeping(options, [options.source, options.target, options.at]):
         with clock.stage("flow"):
             learned = transport.learn(flow_key, options, task, console)
         with clock.stage("ratio"):
             log_ratio = _learn(ratio_key, options, task, learned, console)
-    except training.NonFiniteError as error:
-        complain(str(error))
-        return 1
-    with clock.stage("evaluation"):
-        at_points = log_ratio(task.units(points).position)
-        summary = _summary(options, task, log_ratio, at_points) | {"seconds": clock.seconds}
-        with writing(options.out, "--out"):
-            write_points(options.out, np.asarray(points.position), log_ratio=at_points)
+        with clock.stage("evaluation"):
+            at_points = log_ratio(task.units(points).position)
+            summary = _summary(options, task, log_ratio, at_points) | {"seconds": clock.seconds}
+            with writing(options.out, "--out"):
+                write_points(options.out, np.asarray(points.position), log_ratio=at_points)
     rows = [
         ("points", str(summary["points"])),
         ("least and largest", f"{summary['least']:.4f}, {summary['largest']:.4f}"),

@@ -12,13 +12,14 @@ from rich.console import Console
 from wfr_flows import gradient_flows, inference, measures, potentials, training
 from wfr_flows.cli.directory import check_directory, made_by, making, refuse_to_replace
 from wfr_flows.cli.files import write_arrays, write_json
-from wfr_flows.cli.options import InputError, add_run, count, pick, positive, subcommand
+from wfr_flows.cli.options import InputError, add_resume, add_run, count, pick, positive, subcommand
 from wfr_flows.cli.progress import Bars, Clock
-from wfr_flows.cli.table import complain, screen, show
+from wfr_flows.cli.table import screen, show
+from wfr_flows.cli.unfinished import keeping
 from wfr_flows.cli.user_code import guarded, load_module
 from wfr_flows.gradient_flows import Sample
 from wfr_flows.inference import Weighted
-from wfr_flows.training import Method, NonFiniteError, cosine_muon
+from wfr_flows.training import Method, cosine_muon
 from wfr_flows.typing import Array, Float, Scalar
 
 DESCRIPTION = """\
@@ -59,6 +60,7 @@ def add_parser(commands) -> None:
         help="standard deviation of the Gaussian to begin at (default 1)",
     )
     add_run(parser, "wfr-sample")
+    add_resume(parser)
     add(
         "--temperature",
         type=positive,
@@ -85,30 +87,25 @@ def run(options: argparse.Namespace) -> int:
     check_directory(options.out)
     refuse_to_replace(options.out, RESULTS, (), ours=made_by(options.out, "sample"))
     log_density = _load(options.log_density, options.dim)
-    with making(options.out):
-        pass
     console, clock = screen(options), Clock()
-    try:
+    with keeping(options, []):
         with clock.stage("flow"):
             sample, energy = _flow(options, log_density, console)
-    except NonFiniteError as error:
-        complain(str(error))
-        return 1
-    with clock.stage("evaluation"):
-        log_ratio = jax.jit(jax.vmap(log_density))(sample.particles.position) - sample.log_density
-        weighed = jax.jit(inference.weigh)(sample.particles, log_ratio)
-    summary = _summary(options, weighed, log_ratio, energy)
-    summary["seconds"] = clock.seconds
-    with making(options.out):
-        write_arrays(
-            options.out / "samples.npz",
-            {
-                "position": np.asarray(sample.particles.position),
-                "log_density": np.asarray(sample.log_density),
-                "log_weight": np.asarray(weighed.particles.log_weight),
-            },
-        )
-        write_json(options.out / "summary.json", summary)
+        with clock.stage("evaluation"):
+            log_ratio = jax.jit(jax.vmap(log_density))(sample.particles.position) - sample.log_density
+            weighed = jax.jit(inference.weigh)(sample.particles, log_ratio)
+        summary = _summary(options, weighed, log_ratio, energy)
+        summary["seconds"] = clock.seconds
+        with making(options.out):
+            write_arrays(
+                options.out / "samples.npz",
+                {
+                    "position": np.asarray(sample.particles.position),
+                    "log_density": np.asarray(sample.log_density),
+                    "log_weight": np.asarray(weighed.particles.log_weight),
+                },
+            )
+            write_json(options.out / "summary.json", summary)
     rows = [
         ("samples", str(summary["samples"])),
         ("log of the normaliser", f"{summary['log_normaliser']:.4f}"),

@@ -14,9 +14,19 @@ from rich.table import Table
 from wfr_flows import geodesics, potentials, static, training
 from wfr_flows.cli.directory import check_directory, made_by, making, refuse_to_replace
 from wfr_flows.cli.files import told_in_one_sentence, write_arrays, write_figure, write_json
-from wfr_flows.cli.options import InputError, add_run, count, count_or_zero, pick, positive, subcommand
+from wfr_flows.cli.options import (
+    InputError,
+    add_resume,
+    add_run,
+    count,
+    count_or_zero,
+    pick,
+    positive,
+    subcommand,
+)
 from wfr_flows.cli.progress import Bars, Clock
-from wfr_flows.cli.table import complain, printed_as_json, screen
+from wfr_flows.cli.table import printed_as_json, screen
+from wfr_flows.cli.unfinished import keeping
 from wfr_flows.cli.units import Units, units_of
 from wfr_flows.dynamics import Field, Geometry, Trajectory, batched, free_field, potential_field, windowed
 from wfr_flows.geodesics import Chain
@@ -105,6 +115,7 @@ def add_parser(commands) -> None:
     )
     add("--hold-out", type=float, metavar="TIME", help="leave this time out of training, and compare there")
     add_run(parser, "wfr-snapshots")
+    add_resume(parser)
     tuning = parser.add_argument_group("tuning")
     tuning.add_argument("--matching-steps", type=count, help="steps on the plans (8000; quick 1000)")
     tuning.add_argument(
@@ -127,7 +138,7 @@ def run(options: argparse.Namespace) -> int:
     learn_key, chain_key = jax.random.split(jax.random.key(options.seed))
     task = _task(options, snapshots)
     seen = task.snapshots.without(options.hold_out) if options.hold_out is not None else task.snapshots
-    try:
+    with keeping(options, [options.table]):
         with clock.stage("plans"), told_in_one_sentence():
             chain = geodesics.chain(
                 chain_key,
@@ -137,16 +148,13 @@ def run(options: argparse.Namespace) -> int:
                 tolerance=_QUICK_GAP if options.quick else _GAP,
             )
             jax.block_until_ready(chain)
-        with making(options.out), clock.stage("training"):
+        with clock.stage("training"):
             learned = _learn(learn_key, options, task, seen, chain, console)
-    except training.NonFiniteError as error:
-        complain(str(error))
-        return 1
-    with clock.stage("evaluation"):
-        trajectory = _carried(task, learned)
-        summary = _summary(options, task, learned, trajectory)
-    with clock.stage("files"):
-        _write(options, task, learned, trajectory, summary | {"seconds": clock.seconds})
+        with clock.stage("evaluation"):
+            trajectory = _carried(task, learned)
+            summary = _summary(options, task, learned, trajectory)
+        with clock.stage("files"):
+            _write(options, task, learned, trajectory, summary | {"seconds": clock.seconds})
     _report(options, summary | {"seconds": clock.seconds}, console)
     return 0
 

@@ -25,6 +25,7 @@ from wfr_flows.cli.options import (
     add_out,
     add_printing,
     add_quick,
+    add_resume,
     add_seed,
     count,
     pick,
@@ -32,7 +33,8 @@ from wfr_flows.cli.options import (
     subcommand,
 )
 from wfr_flows.cli.progress import Bars, Clock
-from wfr_flows.cli.table import complain, screen, show
+from wfr_flows.cli.table import screen, show
+from wfr_flows.cli.unfinished import keeping
 from wfr_flows.cli.units import Units, units_of
 from wfr_flows.dynamics import Field, Geometry, Trajectory, potential_field
 from wfr_flows.measures import Particles, thinned
@@ -95,6 +97,7 @@ def add_ends(parser) -> None:
     add("--weights", metavar="NAME", help="weight column or array of the files (default: weight, if present)")
     add_seed(parser)
     add_quick(parser)
+    add_resume(parser)
     add_printing(parser)
 
 
@@ -119,18 +122,15 @@ def run(options: argparse.Namespace) -> int:
     clock, console = Clock(), screen(options)
     learn_key, judge_key = jax.random.split(jax.random.key(options.seed))
     task = standardised(source, target, options.alpha)
-    try:
-        with making(options.out), clock.stage("training"):
+    with keeping(options, [options.source, options.target]):
+        with clock.stage("training"):
             learned = learn(learn_key, options, task, console)
-    except training.NonFiniteError as error:
-        complain(str(error))
-        return 1
-    with clock.stage("evaluation"):
-        there, back, inverse_error = both_ways(task, learned)
-        summary = _summary(judge_key, options, task, there, back) | {"inverse_error": inverse_error}
-    summary |= {"seconds": clock.seconds}
-    with making(options.out):
-        _write(options, task, learned, there, back, summary)
+        with clock.stage("evaluation"):
+            there, back, inverse_error = both_ways(task, learned)
+            summary = _summary(judge_key, options, task, there, back) | {"inverse_error": inverse_error}
+        summary |= {"seconds": clock.seconds}
+        with making(options.out):
+            _write(options, task, learned, there, back, summary)
     show(summary, _rows(summary), f"Transport from {options.source} to {options.target}", options)
     return 0
 

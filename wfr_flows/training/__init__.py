@@ -5,6 +5,7 @@ from wfr_flows.training.loop import Chunk, NonFiniteError, run
 from wfr_flows.training.method import LossFn, Method, TrainState, begin, descend, gradient_method, is_finite
 from wfr_flows.training.minimax import AscentFn, DescentFn, MinimaxInfo, MinimaxState, ShowFn, minimax
 from wfr_flows.training.optimisers import cosine_adam, cosine_muon
+from wfr_flows.training.resume import resumable
 
 __all__ = [
     "AscentFn",
@@ -26,6 +27,7 @@ __all__ = [
     "latest_step",
     "minimax",
     "restore",
+    "resumable",
     "run",
     "save",
 ]

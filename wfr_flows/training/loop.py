@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from wfr_flows.training.method import Method, is_finite
+from wfr_flows.training.resume import next_record
 from wfr_flows.typing import Key, PyTree
 
 
@@ -56,7 +57,8 @@ def run(
     """Run ``method.step`` from step ``start`` to ``num_steps``, ``chunk_size`` steps per compiled scan.
 
     Step ``k`` uses keys folded from ``key`` and ``k`` alone, so a run resumed from a saved ``(step, state)``
-    does exactly what the uninterrupted one does, whatever the chunks.
+    does exactly what the uninterrupted one does, whatever the chunks. Within `resumable` it saves and resumes
+    by itself, and the first chunk reported holds all that was done before.
 
     Args:
       method: ``init`` and ``step``.
@@ -94,10 +96,18 @@ def run(
         )
         return after, alive, info
 
-    for first in range(start, num_steps, chunk_size):
-        state, alive, info = advance(key, state, jnp.asarray(first), jnp.asarray(num_steps))
-        done = min(chunk_size, num_steps - first)
-        if not np.all(alive[:done]):
-            raise NonFiniteError(first + int(np.argmin(np.asarray(alive))), state)
-        on_chunk(Chunk(first + done, state, jax.tree.map(lambda leaf, n=done: leaf[:n], info)))
+    with next_record() as record:
+        if start == 0 and record.begun:
+            _, info = jax.eval_shape(lambda: method.step(key, state, sample(key)))
+            start, state, info = record.restored(state, info)
+            on_chunk(Chunk(start, state, info))
+        for first in range(start, num_steps, chunk_size):
+            state, alive, info = advance(key, state, jnp.asarray(first), jnp.asarray(num_steps))
+            done = min(chunk_size, num_steps - first)
+            good = done if np.all(alive[:done]) else int(np.argmin(np.asarray(alive)))
+            chunk = Chunk(first + good, state, jax.tree.map(lambda leaf, n=good: leaf[:n], info))
+            record.add(*chunk)
+            if good < done:
+                raise NonFiniteError(chunk.step, state)
+            on_chunk(chunk)
     return state

@@ -1,0 +1,105 @@
+"""Every command that trains continues an interrupted run, and ends as if it had not been interrupted."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers import refusal
+
+from wfr_flows.cli import main
+from wfr_flows.training import resume
+
+PLANE = np.random.default_rng(0).normal(size=(40, 2))
+POSTERIOR = "posterior prior.csv --quick --width 4 --matching-steps 300 --refinement-steps 60 --batch 16"
+COMMANDS = {
+    "generate-from": "generate-from a.csv --out OUT.csv --start-steps 120 --steps 60 --batch 16 --width 4",
+    "posterior": f"{POSTERIOR} --num-steps 2 --samples 50 --out OUT",
+    "ratio": "ratio a.csv b.csv --at a.csv --width 4 --batch 16 --matching-steps 60 --refinement-steps 2"
+    " --ratio-steps 60 --out OUT.csv",
+    "sample": "sample --log-density target.py:log_density --dim 2 --samples 50 --steps 3 --iterations 5"
+    " --batch 32 --num-particles 64 --units 2 --out OUT",
+    "snapshots": "snapshots days.csv --time day --matching-steps 300 --refinement-steps 60 --width 4"
+    " --alpha 1 --out OUT",
+    "transport": "transport a.csv b.csv --width 4 --batch 16 --matching-steps 60 --refinement-steps 60"
+    " --out OUT",
+}
+
+
+@pytest.fixture(autouse=True)
+def files(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write("a.csv", "x,y", PLANE)
+    write("b.csv", "x,y", 0.5 * PLANE + 2)
+    write("prior.csv", "x,y,log_likelihood", np.column_stack([PLANE, -np.sum(PLANE**2, axis=1)]))
+    days = [np.column_stack([PLANE + day, np.full(40, day)]) for day in range(2)]
+    write("days.csv", "x,y,day", np.concatenate(days))
+    Path("target.py").write_text(
+        "import jax.numpy as jnp\n\ndef log_density(x):\n    return -jnp.sum(x**2)\n"
+    )
+
+
+def write(name, header, table):
+    np.savetxt(name, table, delimiter=",", header=header, comments="")
+
+
+def run(name, out, *more):
+    return main([*COMMANDS[name].replace("OUT", out).split(), "--quiet", *more])
+
+
+def interrupt_after(monkeypatch, chunks):
+    count, add = 0, resume.Record.add
+
+    def counted(self, *chunk):
+        nonlocal count
+        add(self, *chunk)
+        count += 1
+        if count == chunks:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(resume.Record, "add", counted)
+
+
+def arrays(out):
+    if Path(out + ".csv").exists():
+        return {"": np.loadtxt(out + ".csv", delimiter=",", skiprows=1)}
+    return {
+        f"{path.name} {name}": value
+        for path in sorted(Path(out).glob("*.npz"))
+        for name, value in np.load(path).items()
+    }
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow if name in ("posterior", "ratio", "transport") else ())
+        for name in COMMANDS
+    ],
+)
+def test_an_interrupted_run_ends_as_if_it_had_not_been(name, monkeypatch, capsys):
+    with monkeypatch.context() as patched:
+        interrupt_after(patched, 2)
+        assert run(name, "again") == 130
+    assert "--resume" in refusal(capsys)
+    assert run(name, "again") == 2
+    assert "--resume" in refusal(capsys)
+    assert run(name, "again", "--seed", "1", "--resume") == 2
+    assert "has seed 0, not 1" in refusal(capsys)
+    assert run(name, "again", "--resume") == 0
+    assert not list(Path().rglob("*unfinished*"))
+    assert run(name, "once") == 0
+    expected, found = arrays("once"), arrays("again")
+    assert expected
+    assert expected.keys() == found.keys()
+    for key, value in expected.items():
+        np.testing.assert_array_equal(found[key], value, err_msg=key)
+
+
+def test_a_changed_file_is_not_resumed(monkeypatch, capsys):
+    with monkeypatch.context() as patched:
+        interrupt_after(patched, 1)
+        assert run("generate-from", "again") == 130
+    capsys.readouterr()
+    write("a.csv", "x,y", PLANE + 1)
+    assert run("generate-from", "again", "--resume") == 2
+    assert "contents of a.csv" in refusal(capsys)

@@ -1,0 +1,90 @@
+"""Trainings that go on where an interrupted process left them."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from wfr_flows.training.checkpoint import latest_step, restore, save
+from wfr_flows.typing import PyTree
+
+_FOLDERS: ContextVar[Iterator[tuple[Path, float]] | None] = ContextVar("folders", default=None)
+
+
+@contextmanager
+def resumable(directory: str | Path, *, seconds: float = 5.0) -> Iterator[None]:
+    """Within the body every `run` keeps its state and infos in the directory, and goes on from what is there.
+
+    Runs are told apart by their order, the first in ``directory/0``. As a run depends on its arguments alone,
+    a body that is interrupted and begun again with the same ones ends as if it had not been. The directory
+    remains; delete it when the body is done.
+
+    Args:
+      directory: made at the first save.
+      seconds: between saves, which happen between chunks. What an exception interrupts is saved too.
+
+    Raises:
+      ValueError: on the way, where a checkpoint does not fit the run.
+    """
+    folders = ((Path(directory) / str(index), seconds) for index in range(2**31))
+    token = _FOLDERS.set(folders)
+    try:
+        yield
+    finally:
+        _FOLDERS.reset(token)
+
+
+class Record:
+    """What one run has done so far, in memory, and at times on disk; nothing without a folder.
+
+    Attributes:
+      begun: whether there is something to restore.
+    """
+
+    def __init__(self, folder: Path | None = None, seconds: float = 0.0):
+        self._folder, self._seconds, self._saved_at = folder, seconds, time.monotonic()
+        self._step, self._state, self._infos, self._saved = 0, None, [], True
+        self._last = None if folder is None else latest_step(folder)
+        self.begun = self._last is not None
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, trace):
+        if error is not None and not self._saved and self._step > 0:
+            self._save()
+
+    def restored(self, state: PyTree, info: PyTree) -> tuple[int, PyTree, PyTree]:
+        """Step, state and infos of the last save; ``state`` and ``info``, of one step, tell the shapes."""
+        step = self._last
+        assert step is not None
+        assert self._folder is not None
+        infos = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((step, *leaf.shape), leaf.dtype), info)
+        found = restore(self._folder, {"state": state, "info": infos}, step)
+        self._step, self._state, self._infos = step, found["state"], [found["info"]]
+        return step, found["state"], found["info"]
+
+    def add(self, step: int, state: PyTree, info: PyTree) -> None:
+        """The chunk that ends at a step; saved if the last save was long ago."""
+        if self._folder is None:
+            return
+        self._step, self._state, self._saved = step, state, False
+        self._infos.append(jax.tree.map(np.asarray, info))
+        if time.monotonic() - self._saved_at > self._seconds:
+            self._save()
+
+    def _save(self) -> None:
+        assert self._folder is not None
+        infos = jax.tree.map(lambda *leaves: np.concatenate(leaves), *self._infos)
+        save(self._folder, self._step, {"state": self._state, "info": infos})
+        self._infos, self._saved, self._saved_at = [infos], True, time.monotonic()
+
+
+def next_record() -> Record:
+    """The record of the next run within `resumable`; one that keeps nothing outside."""
+    folders = _FOLDERS.get()
+    return Record() if folders is None else Record(*next(folders))
