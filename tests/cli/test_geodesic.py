@@ -8,8 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from wfr_flows import training
-from wfr_flows.cli import main, pipeline
+from wfr_flows.cli import main
 from wfr_flows.measures import read_particles
 
 TINY = [
@@ -32,9 +31,7 @@ WRITTEN = {"summary.json", "geodesic.png", "particles.npz", "checkpoint", "setti
 
 
 @pytest.fixture(autouse=True)
-def single_precision(monkeypatch):
-    # The command runs in the default precision, and saves between all chunks so that it can be cut anywhere.
-    monkeypatch.setattr(pipeline, "_SECONDS_BETWEEN_SAVES", 0.0)
+def single_precision():
     with jax.enable_x64(False):
         yield
 
@@ -71,50 +68,6 @@ def test_run_writes_everything_it_promises(finished):
     # The semi-coupling's marginals are the two measures, each of mass 1.
     np.testing.assert_allclose(arrays["semi_coupling_source_mass"].sum(), 1, rtol=1e-4)
     np.testing.assert_allclose(arrays["semi_coupling_target_mass"].sum(), 1, rtol=1e-4)
-
-
-def test_run_interrupted_in_both_phases_resumes_bit_for_bit(finished, tmp_path, monkeypatch):
-    out = tmp_path / "out"
-    saves, save = [], training.save
-
-    def interrupted(directory, step, tree):
-        # After every other save: with matching done, and with half of refinement.
-        if len(saves) % 2 == 1:
-            saves.append(None)
-            raise KeyboardInterrupt
-        saves.append(step)
-        save(directory, step, tree)
-
-    monkeypatch.setattr(training, "save", interrupted)
-    assert main(["geodesic", *TINY, "--out", str(out)]) == 130
-    assert not (out / "summary.json").exists()
-    # A second start must not destroy what the first one saved.
-    assert main(["geodesic", *TINY, "--out", str(out)]) == 2
-    assert training.latest_step(out / "checkpoint") == 20
-    assert main(["geodesic", *TINY, "--out", str(out), "--resume"]) == 130
-    assert training.latest_step(out / "checkpoint") == 40
-    assert not (out / "summary.json").exists()
-    monkeypatch.setattr(training, "save", save)
-    assert main(["geodesic", *TINY, "--out", str(out), "--resume"]) == 0
-    assert saves == [20, None, 40, None]
-    expected, found = read_arrays(finished), read_arrays(out)
-    assert expected.keys() == found.keys()
-    for name, value in expected.items():
-        np.testing.assert_array_equal(found[name], value, err_msg=name)
-
-
-def test_resume_refuses_other_settings(finished, capsys):
-    before = (finished / "summary.json").read_bytes()
-    assert main(["geodesic", *TINY, "--alpha", "2", "--out", str(finished), "--resume"]) == 2
-    assert "alpha 1.0, not 2.0" in capsys.readouterr().err
-    assert (finished / "summary.json").read_bytes() == before
-
-
-def test_finished_run_resumes_to_the_same_results(finished):
-    before = read_arrays(finished)
-    assert main(["geodesic", *TINY, "--out", str(finished), "--resume"]) == 0
-    for name, value in read_arrays(finished).items():
-        np.testing.assert_array_equal(value, before[name], err_msg=name)
 
 
 def test_weighted_csv_and_infinite_alpha(tmp_path):
@@ -280,13 +233,13 @@ def test_runs_that_cannot_generate_are_refused(name, change, expected, finished,
     assert not samples.exists()
 
 
-def test_failed_training_exits_with_one_and_keeps_the_last_good_state(tmp_path, capsys):
+def test_failed_training_exits_with_one_and_leaves_nothing_half_done(tmp_path, capsys):
     # Coordinates at the edge of float32 overflow in the first step.
     path = write(tmp_path / "far.csv", "1e30\n2e30\n")
     out = tmp_path / "out"
     assert main(["geodesic", *TINY, "--source", path, "--out", str(out)]) == 1
     assert "non-finite at step 0" in capsys.readouterr().err
-    assert training.latest_step(out / "checkpoint") == 0
+    assert list(out.iterdir()) == []
 
 
 def test_installed_command_in_a_fresh_directory(tmp_path):

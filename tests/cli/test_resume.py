@@ -13,6 +13,8 @@ PLANE = np.random.default_rng(0).normal(size=(40, 2))
 POSTERIOR = "posterior prior.csv --quick --width 4 --matching-steps 300 --refinement-steps 60 --batch 16"
 COMMANDS = {
     "generate-from": "generate-from a.csv --out OUT.csv --start-steps 120 --steps 60 --batch 16 --width 4",
+    "geodesic": "geodesic --num-samples 40 --width 4 --matching-steps 20 --refinement-steps 40 --batch 16"
+    " --num-steps 2 --seed 3 --out OUT",
     "posterior": f"{POSTERIOR} --num-steps 2 --samples 50 --out OUT",
     "ratio": "ratio a.csv b.csv --at a.csv --width 4 --batch 16 --matching-steps 60 --refinement-steps 2"
     " --ratio-steps 60 --out OUT.csv",
@@ -84,7 +86,7 @@ def test_an_interrupted_run_ends_as_if_it_had_not_been(name, monkeypatch, capsys
     assert run(name, "again") == 2
     assert "--resume" in refusal(capsys)
     assert run(name, "again", "--seed", "1", "--resume") == 2
-    assert "has seed 0, not 1" in refusal(capsys)
+    assert ", not 1; resume it as it began" in refusal(capsys)
     assert run(name, "again", "--resume") == 0
     assert not list(Path().rglob("*unfinished*"))
     assert run(name, "once") == 0

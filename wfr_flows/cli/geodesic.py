@@ -2,18 +2,14 @@
 
 import argparse
 import dataclasses
-import json
-import shutil
-import uuid
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
-from wfr_flows.cli.directory import check_directory, making, read_json, refuse_to_replace
-from wfr_flows.cli.files import digest, write_atomically
+from wfr_flows.cli.directory import check_directory, read_json, refuse_to_replace
+from wfr_flows.cli.files import digest
 from wfr_flows.cli.options import (
-    InputError,
     add_resume,
     add_run,
     add_training,
@@ -24,6 +20,7 @@ from wfr_flows.cli.options import (
 )
 from wfr_flows.cli.progress import Clock
 from wfr_flows.cli.table import printed_as_json, screen
+from wfr_flows.cli.unfinished import keeping
 
 DESCRIPTION = """\
 Learn the spherical Wasserstein-Fisher-Rao geodesic from weighted samples to N(0, I) (or to a second file),
@@ -39,7 +36,7 @@ RESULTS = ("summary.json", "geodesic.png", "particles.npz", "checkpoint")
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """Everything that decides the result of a run; a resumed run must agree on all of it."""
+    """Everything that decides the result of a run."""
 
     source: str
     source_digest: str
@@ -106,8 +103,12 @@ def run(options: argparse.Namespace) -> int:
     console = screen(options)
     problem = pipeline.load(options)
     settings = _settings(options)
-    _prepare(options.out, settings, options.resume)
-    summary = pipeline.solve(problem, settings, options.out, Clock(), console)
+    check_directory(options.out)
+    ours = read_json(options.out / "settings.json") is not None
+    files = [name for name in (options.source, options.target) if name]
+    refuse_to_replace(options.out, (*RESULTS, "model.json"), files, ours=ours)
+    with keeping(options, files):
+        summary = pipeline.solve(problem, settings, options.out, Clock(), console)
     if not printed_as_json(summary, options):
         _report(console, summary, options.out)
     return 0
@@ -135,35 +136,6 @@ def _settings(options: argparse.Namespace) -> Settings:
         matching_weight=options.matching_weight,
         float64=bool(jax.config.jax_enable_x64),  # pyright: ignore[reportAttributeAccessIssue]
     )
-
-
-def _prepare(out: Path, settings: Settings, resume: bool) -> None:
-    """Make the output directory ready, or say why it cannot be and touch nothing that is saved there."""
-    check_directory(out)
-    started = out / "settings.json"
-    wanted = dataclasses.asdict(settings)
-    saved = read_json(started)
-    if resume:
-        if saved is None:
-            raise InputError(f"--out {out} holds no run to resume; run without --resume.")
-        for name, value in wanted.items():
-            if saved.get(name) != value:
-                raise InputError(
-                    f"the run in {out} has {name} {saved.get(name)}, not {value}; resume it as it began."
-                )
-        return
-    if saved is not None and not finished(out, saved):
-        raise InputError(
-            f"--out {out} holds an unfinished run; continue with --resume or give another --out."
-        )
-    refuse_to_replace(
-        out, (*RESULTS, "model.json"), (settings.source, settings.target), ours=saved is not None
-    )
-    with making(out):
-        # Before the new settings: they must never stand beside a checkpoint of other ones.
-        if (out / "checkpoint").exists():
-            shutil.rmtree(out / "checkpoint")
-        write_atomically(started, json.dumps({"run": str(uuid.uuid4()), **wanted}, indent=2).encode())
 
 
 def finished(out: Path, saved: dict) -> bool:

@@ -169,7 +169,7 @@ def _of_geodesic(directory: Path, saved: dict):
     from wfr_flows.cli import pipeline  # noqa: PLC0415  it brings in the whole training
 
     if not finished(directory, saved):
-        raise InputError(f"{directory} holds no finished run; continue it with --resume.")
+        raise InputError(f"{directory} holds no finished run; train again.")
     if saved.get("target") is not None:
         raise InputError(
             f"{directory} leads to the samples in {saved['target']}, which cannot be drawn anew; give a"

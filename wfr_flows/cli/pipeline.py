@@ -1,8 +1,9 @@
 """The stages of ``wfr-flows geodesic``: load, exact distance, training, evaluation, files."""
 
 import argparse
-import json
-import time
+import dataclasses
+import shutil
+import uuid
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +13,7 @@ import numpy as np
 from rich.console import Console
 
 from wfr_flows import geodesics, measures, metrics, potentials, static, training
+from wfr_flows.cli.directory import making
 from wfr_flows.cli.files import (
     check_dimensions,
     check_weights,
@@ -27,15 +29,12 @@ from wfr_flows.cli.progress import Bars, Clock
 from wfr_flows.dynamics import Geometry, Trajectory, flow, time_grid
 from wfr_flows.measures import Distribution, Particles
 from wfr_flows.potentials import Potential
-from wfr_flows.training import Chunk, Method, NonFiniteError
-from wfr_flows.typing import Key, Params, PyTree
-
-__all__ = ["NonFiniteError", "load", "solve", "trained"]
+from wfr_flows.training import Method, TrainState
+from wfr_flows.typing import Key, Params
 
 _EVALUATION_STEPS = 16
 _EVALUATION_PARTICLES = 4096
 _NORMALISER_PARTICLES = 32768
-_SECONDS_BETWEEN_SAVES = 5.0
 _REFINEMENT_RATE = 1e-2
 _AVERAGE_DECAY = 0.95
 
@@ -102,9 +101,8 @@ def solve(problem: Problem, settings: Settings, out: Path, clock: Clock, console
         exact = jax.block_until_ready(_exact(next(keys), problem, settings))
     potential = potentials.resnet(problem.source.dim, width=settings.width)
     params = jax.jit(potential.init)(next(keys))
-    params = _train(
-        next(keys), problem, settings, potential, params, exact, out / "checkpoint", clock, console
-    )
+    state = _train(next(keys), problem, settings, potential, params, exact, clock, console)
+    params = state.average
     with clock.stage("generation and evaluation"):
         evaluate = jax.jit(lambda key, params: _evaluate(key, problem, potential, geometry, params))
         evaluation: Evaluation = jax.block_until_ready(evaluate(next(keys), params))
@@ -115,12 +113,12 @@ def solve(problem: Problem, settings: Settings, out: Path, clock: Clock, console
         end = pushed(params, exact.source)
         missed = _distance(end, exact.target, settings.alpha)
         endpoint = jax.block_until_ready(missed)
-    with clock.stage("files"):
+    with clock.stage("files"), making(out):
+        run = _write_model(out, settings, state)
         _write_particles(out / "particles.npz", exact, evaluation)
         _write_figure(out / "geodesic.png", problem, exact, evaluation, settings.alpha)
     summary = _summary(problem, settings, exact, evaluation, endpoint, clock)
-    summary["run"] = json.loads((out / "settings.json").read_text())["run"]
-    write_json(out / "summary.json", summary)
+    write_json(out / "summary.json", summary | {"run": run})
     return summary
 
 
@@ -139,29 +137,25 @@ def _exact(key: Key, problem: Problem, settings: Settings) -> Exact:
     )
 
 
-def _train(key, problem, settings, potential, params, exact, directory, clock, console) -> Params:
-    """Matching, then refinement where the target density is known; both resume from ``directory``."""
+def _train(key, problem, settings, potential, params, exact, clock, console) -> TrainState:
+    """Matching, then refinement where the target density is known."""
     match_key, refine_key = jax.random.split(key)
     geometry = Geometry(settings.alpha)
     match = geodesics.matching(potential, geometry, exact.diracs)
     matching = geodesics.matching_method(match, training.cosine_muon(settings.matching_steps))
-    state, done = _restore(directory, matching.init(params))
-    with (
-        clock.stage("matching"),
-        _Monitor(console, "matching", directory, settings.matching_steps) as monitor,
-    ):
+    with clock.stage("matching"), Bars(console) as bars:
+        bars.add("matching", settings.matching_steps)
         state = training.run(
             matching,
             match_key,
-            state,
+            matching.init(params),
             lambda _: (),
             settings.matching_steps,
-            start=min(done, settings.matching_steps),
             chunk_size=250,
-            on_chunk=lambda chunk: monitor(chunk, loss=chunk.info[0]),
+            on_chunk=lambda chunk: bars.show("matching", chunk.step, loss=chunk.info[0]),
         )
     if problem.target.log_density is None:
-        return state.params
+        return state
     refinement = _refinement(
         settings,
         potential,
@@ -169,20 +163,17 @@ def _train(key, problem, settings, potential, params, exact, directory, clock, c
         problem.target,
         lambda params, key: settings.matching_weight * match(params, key),
     )
-    offset = settings.matching_steps
-    monitor = _Monitor(console, "refinement", directory, settings.refinement_steps, offset)
-    with clock.stage("refinement"), monitor:
-        state = training.run(
+    with clock.stage("refinement"), Bars(console) as bars:
+        bars.add("refinement", settings.refinement_steps)
+        return training.run(
             refinement,
             refine_key,
-            state if done > offset else refinement.init(state.params),
+            refinement.init(state.params),
             measures.spread_ends(problem.source, problem.target, settings.batch),
             settings.refinement_steps,
-            start=max(done - offset, 0),
             chunk_size=20,
-            on_chunk=lambda chunk: monitor(chunk, **chunk.info[1]._asdict()),
+            on_chunk=lambda chunk: bars.show("refinement", chunk.step, **chunk.info[1]._asdict()),
         )
-    return state.average
 
 
 def _refinement(
@@ -215,45 +206,25 @@ def trained(directory: Path, settings: Settings, dim: int) -> Params:
     target = measures.standard_normal(dim)
     method = _refinement(settings, potential, Geometry(settings.alpha), target)
     start = method.init(jax.jit(potential.init)(jax.random.key(0)))
-    last = settings.matching_steps + settings.refinement_steps
-    return training.restore(directory, start, last).average
+    return training.restore(directory, start, _steps(settings)).average
 
 
-def _restore(directory: Path, start: PyTree) -> tuple[PyTree, int]:
-    """The newest saved state and its step, or the start and 0."""
-    saved = training.latest_step(directory)
-    if saved is None:
-        return start, 0
-    try:
-        return training.restore(directory, start, saved), saved
-    except ValueError as error:
-        raise InputError(str(error)) from error
+def _steps(settings: Settings) -> int:
+    return settings.matching_steps + settings.refinement_steps
 
 
-class _Monitor:
-    """Progress bar and checkpoints between chunks; saves the last good state when training fails."""
-
-    def __init__(self, console: Console, name: str, directory: Path, num_steps: int, offset: int = 0):
-        self._bars, self._name = Bars(console), name
-        self._bars.add(name, num_steps)
-        self._directory, self._num_steps, self._offset = directory, num_steps, offset
-        self._saved_at = time.monotonic()
-
-    def __enter__(self):
-        self._bars.__enter__()
-        return self
-
-    def __exit__(self, kind, error, trace):
-        self._bars.__exit__(kind, error, trace)
-        if isinstance(error, NonFiniteError):
-            training.save(self._directory, self._offset + error.step, error.state)
-
-    def __call__(self, chunk: Chunk, **terms: jax.Array) -> None:
-        self._bars.show(self._name, chunk.step, **terms)
-        last = chunk.step == self._num_steps
-        if last or time.monotonic() - self._saved_at > _SECONDS_BETWEEN_SAVES:
-            training.save(self._directory, self._offset + chunk.step, chunk.state)
-            self._saved_at = time.monotonic()
+def _write_model(out: Path, settings: Settings, state: TrainState) -> str:
+    """In place of that of an earlier run; returns what its summary has to name to be of this one."""
+    run = str(uuid.uuid4())
+    # Settings must never stand beside a checkpoint of other ones.
+    (out / "settings.json").unlink(missing_ok=True)
+    if (out / "checkpoint").exists():
+        shutil.rmtree(out / "checkpoint")
+    training.save(out / "checkpoint", _steps(settings), state)
+    write_json(
+        out / "settings.json", {"run": run, **dataclasses.asdict(settings), "alpha": str(settings.alpha)}
+    )
+    return run
 
 
 def _evaluate(

@@ -55,7 +55,7 @@ class Record:
         return self
 
     def __exit__(self, kind, error, trace):
-        if error is not None and not self._saved and self._step > 0:
+        if error is not None and not self._saved:
             self._save()
 
     def restored(self, state: PyTree, info: PyTree) -> tuple[int, PyTree, PyTree]:
@@ -72,9 +72,10 @@ class Record:
         """The chunk that ends at a step; saved if the last save was long ago."""
         if self._folder is None:
             return
-        self._step, self._state, self._saved = step, state, False
+        # Nothing is lost where nothing was done.
+        self._step, self._state, self._saved = step, state, step == 0
         self._infos.append(jax.tree.map(np.asarray, info))
-        if time.monotonic() - self._saved_at > self._seconds:
+        if not self._saved and time.monotonic() - self._saved_at > self._seconds:
             self._save()
 
     def _save(self) -> None:
