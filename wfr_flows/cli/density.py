@@ -30,6 +30,7 @@ def add_parser(commands) -> None:
         run,
         help="log-density of a learned measure at the points of a file",
         description=DESCRIPTION,
+        example="result points.csv --out density.csv",
     )
     add = parser.add_argument
     add("checkpoint", metavar="CHECKPOINT", type=Path, help="output directory of posterior or geodesic")

@@ -50,6 +50,7 @@ def add_parser(commands) -> None:
         run,
         help="the certified WFR distance between two weighted samples",
         description=DESCRIPTION,
+        example="before.csv after.csv --plot distance.png",
     )
     add = parser.add_argument
     add("source", metavar="A", help="CSV, NPZ or NPY file")

@@ -69,6 +69,7 @@ def add_parser(commands) -> None:
         run,
         help="the hidden state behind noisy observations in time",
         description=DESCRIPTION,
+        example="seen.csv --model model.py --out result",
     )
     add = parser.add_argument
     add("observations", metavar="OBSERVATIONS", help="CSV or NPZ file")

@@ -25,7 +25,12 @@ equally weighted samples and nothing but their coordinates. The same seed gives 
 def add_parser(commands) -> None:
     """Add the subcommand to an argparse collection."""
     parser = subcommand(
-        commands, "generate", run, help="weighted samples of a learned measure", description=DESCRIPTION
+        commands,
+        "generate",
+        run,
+        help="weighted samples of a learned measure",
+        description=DESCRIPTION,
+        example="result -n 10000 --out samples.csv",
     )
     add = parser.add_argument
     add("checkpoint", metavar="CHECKPOINT", type=Path, help="output directory of posterior or geodesic")

@@ -56,6 +56,7 @@ def add_parser(commands) -> None:
         run,
         help="learn from a table to generate such points",
         description=DESCRIPTION,
+        example="points.csv -n 5000 --out samples.csv",
     )
     add = parser.add_argument
     add("table", metavar="FILE", help="CSV, NPZ, NPY or Parquet file with at least 20 points")

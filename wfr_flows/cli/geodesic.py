@@ -65,6 +65,7 @@ def add_parser(commands) -> None:
         run,
         help="learn a spherical WFR geodesic from weighted samples",
         description=DESCRIPTION,
+        example="--source samples.csv --alpha 2 --out result",
     )
     add = parser.add_argument
     add(

@@ -51,7 +51,11 @@ class _Parser(argparse.ArgumentParser):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
-    parser = _Parser(prog="wfr-flows", description="Wasserstein-Fisher-Rao geometry on your data.")
+    parser = _Parser(
+        prog="wfr-flows",
+        description="Wasserstein-Fisher-Rao geometry on your data.",
+        epilog="exit codes: 0 done, 1 training failed, 2 unusable input, 130 interrupted",
+    )
     commands = parser.add_subparsers(dest="command", required=True, parser_class=_Parser)
     for command in _COMMANDS:
         command.add_parser(commands)

@@ -56,11 +56,21 @@ def count_or_zero(text: str) -> int:
 
 
 def subcommand(
-    commands, name: str, run: Callable[[argparse.Namespace], int], *, help: str, description: str
+    commands,
+    name: str,
+    run: Callable[[argparse.Namespace], int],
+    *,
+    help: str,
+    description: str,
+    example: str,
 ) -> argparse.ArgumentParser:
     """The parser of a subcommand, beside the others; its description keeps its lines."""
     parser = commands.add_parser(
-        name, help=help, description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+        name,
+        help=help,
+        description=description,
+        epilog=f"example:\n  wfr-flows {name} {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.set_defaults(run=run)
     return parser

@@ -114,6 +114,7 @@ def add_parser(commands) -> None:
         run,
         help="learn a posterior from prior samples and their log-likelihood",
         description=DESCRIPTION,
+        example="prior.csv --out result",
     )
     add = parser.add_argument
     add("file", metavar="FILE", help="CSV or NPZ file of prior samples")

@@ -38,6 +38,7 @@ def add_parser(commands) -> None:
         run,
         help="the log-ratio of the densities behind two samples",
         description=DESCRIPTION,
+        example="a.csv b.csv --at points.csv",
     )
     transport.add_ends(parser)
     add = parser.add_argument

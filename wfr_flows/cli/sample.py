@@ -48,6 +48,7 @@ def add_parser(commands) -> None:
         run,
         help="samples of a log-density that is a Python function",
         description=DESCRIPTION,
+        example="--log-density model:banana --dim 2 --out result",
     )
     add = parser.add_argument
     add("--log-density", metavar="MODULE:FUNCTION", required=True, help="x: [d] -> scalar, in JAX")

@@ -93,6 +93,7 @@ def add_parser(commands) -> None:
         run,
         help="motion and growth through snapshots in time",
         description=DESCRIPTION,
+        example="cells.csv --time day --out result",
     )
     add = parser.add_argument
     add("table", metavar="TABLE", help="CSV, NPZ, Parquet or AnnData (.h5ad) file")

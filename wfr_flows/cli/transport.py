@@ -81,6 +81,7 @@ def add_parser(commands) -> None:
         run,
         help="a learned map of optimal transport between two samples",
         description=DESCRIPTION,
+        example="a.csv b.csv --out result",
     )
     add_ends(parser)
     add = parser.add_argument
