@@ -283,7 +283,7 @@ def mixtures(key, smoke):
         [0.5, 0.5], [[-2.5, 1.0], [2.5, 1.0]], [[[0.8, 0.3], [0.3, 0.6]], [[0.8, -0.3], [-0.3, 0.6]]]
     )
     size, steps = (500, 4) if smoke else (20_000, 800)
-    keys = iter(jax.random.split(key, 16))
+    keys = iter(jax.random.split(key, 32))
     p, q = source.sample(next(keys), size), target.sample(next(keys), size)
     x = jnp.concatenate([d.sample(next(keys), 5000).position for d in (source, target)])
     log_p, log_q = (jax.vmap(d.log_density)(x) for d in (source, target))
