@@ -50,6 +50,8 @@ def installed(module: str) -> bool:
 def report(name: str, options: argparse.Namespace) -> Iterator[Emit]:
     """Yields ``emit(**record)``, which prints one JSON line a call; the first line describes the machine."""
     lines: list[str] = []
+    if options.smoke:  # Nearly all of a smoke run is compilation.
+        jax.config.update("jax_disable_most_optimizations", True)
 
     def emit(**record: Any) -> None:
         lines.append(json.dumps({"benchmark": name, **record}, allow_nan=False))
