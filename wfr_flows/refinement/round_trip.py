@@ -44,7 +44,7 @@ def round_trip(
             return jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf), jnp.float64), tree)
 
         weights, start = double(params), double(measure)
-        plain = geometry._replace(alpha=float(geometry.alpha))
+        plain = geometry._replace(alpha=np.asarray(geometry.alpha).item())
         take = partial(_carried, field, plain, tolerance, weights)
         there = take(start, double(time_grid(num_steps, reverse=reverse)))
         back = take(there.at(-1), double(time_grid(num_steps, reverse=not reverse)))
