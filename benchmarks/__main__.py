@@ -41,6 +41,7 @@ PRESET = {
 """What half an hour has room for, by module."""
 
 NAMED = {
+    "accuracy-digits_gaussian": ["accuracy.digits", "--examples", "energies", "--bases", "gaussian"],
     "accuracy-filtering_double_well": [
         *("accuracy.filtering", "--examples", "double-well", "--particles", "32768"),
     ],

@@ -56,37 +56,53 @@ def log_normaliser(
         raise ValueError(f"num_levels is {num_levels}; give at least 1, and a base with a log_density.")
     start_key, key = jax.random.split(key)
     x = base.sample(start_key, num_samples).position
-    at = jax.vmap(jax.value_and_grad(log_ratio)), jax.vmap(jax.value_and_grad(density))
+    ratio_at, base_at = (jax.vmap(jax.value_and_grad(function)) for function in (log_ratio, density))
 
-    def level(carry, own: tuple[Key, Scalar]):
-        x, (ratio, plain), log_weight, size = carry
-        move_key, accept_key = jax.random.split(own[0])
-        log_weight += ratio[0] / num_levels
+    def at(x: Float[Array, "n d"]) -> _Chains:
+        return _Chains(x, *ratio_at(x), *base_at(x))
 
-        def push(ratio, plain) -> Array:
-            return size * (own[1] * ratio[1] + plain[1])
-
-        def log_joint(ratio, plain) -> Array:
-            return own[1] * ratio[0] + plain[0]
-
-        proposed = x + push(ratio, plain) + jnp.sqrt(2 * size) * jax.random.normal(move_key, x.shape, x.dtype)
-        other = at[0](proposed), at[1](proposed)
-        way = jnp.sum((proposed - x - push(ratio, plain)) ** 2, axis=1)
-        return_way = jnp.sum((x - proposed - push(*other)) ** 2, axis=1)
-        gain = log_joint(*other) - log_joint(ratio, plain) + (way - return_way) / (4 * size)
-        taken = jnp.log(jax.random.uniform(accept_key, gain.shape, x.dtype)) < gain
-
-        def keep(new: Array, old: Array) -> Array:
-            return jnp.where(taken.reshape(-1, *[1] * (new.ndim - 1)), new, old)
-
-        x, after = jax.tree.map(keep, (proposed, other), (x, (ratio, plain)))
-        rate = jnp.mean(taken, dtype=x.dtype)
+    def level(carry: tuple[_Chains, Array, Scalar], own: tuple[Key, Scalar]):
+        chains, log_weight, size = carry
+        log_weight += chains.ratio / num_levels
+        chains, rate = _moved(own[0], at, chains, own[1], size)
         size = size * jnp.where(rate > _ACCEPTED, _ADAPTED, 1 / _ADAPTED)
-        return (x, after, log_weight, size), rate
+        return (chains, log_weight, size), rate
 
-    begun = x, (at[0](x), at[1](x)), jnp.zeros(num_samples, x.dtype), jnp.asarray(0.1, x.dtype)
+    begun = at(x), jnp.zeros(num_samples, x.dtype), jnp.asarray(0.1, x.dtype)
     levels = jnp.arange(1, num_levels + 1, dtype=x.dtype) / num_levels
-    (_, _, log_weight, _), rates = jax.lax.scan(level, begun, (jax.random.split(key, num_levels), levels))
+    (_, log_weight, _), rates = jax.lax.scan(level, begun, (jax.random.split(key, num_levels), levels))
     total = jax.nn.logsumexp(log_weight)
     effective = jnp.exp(2 * total - jax.nn.logsumexp(2 * log_weight))
     return Normaliser(total - jnp.log(num_samples), effective, jnp.mean(rates))
+
+
+class _Chains(NamedTuple):
+    """Places, and there the log-ratio and the log-density of the base with their gradients."""
+
+    position: Float[Array, "n d"]
+    ratio: Float[Array, " n"]
+    ratio_slope: Float[Array, "n d"]
+    base: Float[Array, " n"]
+    base_slope: Float[Array, "n d"]
+
+
+def _moved(
+    key: Key, at: Callable[[Array], _Chains], now: _Chains, beta: Scalar, size: Scalar
+) -> tuple[_Chains, Scalar]:
+    """A Metropolis-adjusted Langevin step for ``p_base exp(β r)``, and the share of it that was accepted."""
+    move_key, accept_key = jax.random.split(key)
+
+    def aim(chains: _Chains) -> Array:
+        return chains.position + size * (beta * chains.ratio_slope + chains.base_slope)
+
+    x = now.position
+    other = at(aim(now) + jnp.sqrt(2 * size) * jax.random.normal(move_key, x.shape, x.dtype))
+    way = jnp.sum((other.position - aim(now)) ** 2, axis=1)
+    way_back = jnp.sum((x - aim(other)) ** 2, axis=1)
+    gain = beta * (other.ratio - now.ratio) + other.base - now.base + (way - way_back) / (4 * size)
+    taken = jnp.log(jax.random.uniform(accept_key, gain.shape, x.dtype)) < gain
+
+    def keep(new: Array, old: Array) -> Array:
+        return jnp.where(taken.reshape(-1, *[1] * (new.ndim - 1)), new, old)
+
+    return jax.tree.map(keep, other, now), jnp.mean(taken, dtype=x.dtype)
