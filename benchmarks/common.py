@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 import wfr_flows
 
@@ -44,6 +45,21 @@ def parser(description: str | None) -> argparse.ArgumentParser:
 def installed(module: str) -> bool:
     """Whether an optional library is there; what needs it says "skipped" in its record where it is not."""
     return importlib.util.find_spec(module) is not None
+
+
+def optimal_cost(first: Any, last: Any) -> float:
+    """``W₂²`` of equal shares at points ``[n, d]`` and ``[m, d]``, by the network simplex of POT, an extra.
+
+    Raises:
+      RuntimeError: it ended before the optimum.
+    """
+    import ot  # noqa: PLC0415  optional
+
+    cost = ot.dist(*(np.asarray(points, float) for points in (first, last)))
+    value, log = ot.emd2([], [], cost, numItermax=10**8, log=True)
+    if log["warning"] is not None:
+        raise RuntimeError(f"no optimum between {cost.shape} points: {log['warning']}")
+    return float(value)
 
 
 @contextmanager

@@ -48,7 +48,7 @@ def network(dim, width):
     return potentials.total(potentials.moving_quadratic(dim, degree=2), potentials.mlp(dim, width=width))
 
 
-def flow_from_normal(key, data, steps, width):
+def flow_from_normal(key, data, steps, width, rounds):
     """A flow from the standard normal to the data, matched to independent pairs, then to its own."""
     field = dynamics.potential_field(network(DIM, width), WASSERSTEIN)
 
@@ -57,8 +57,8 @@ def flow_from_normal(key, data, steps, width):
         index = jax.random.randint(other, (n,), 0, data.position.shape[0])
         return standard_normal(DIM).sample(own, n), equally_weighted(data.position[index])
 
-    learn = partial(refinement.refine, rounds=1, matching_steps=steps, refinement_steps=0, learning_rate=1e-2)
-    return field, learn(key, field, WASSERSTEIN, network(DIM, width), draw)
+    learn = partial(refinement.refine, matching_steps=steps, refinement_steps=0, learning_rate=1e-2)
+    return field, learn(key, field, WASSERSTEIN, network(DIM, width), draw, rounds=rounds)
 
 
 def bases(key, names, train, steps, width):
@@ -90,7 +90,7 @@ def energies(seed, names, steps, width, smoke):
         plain = jax.vmap(own.log_density)(at) + rises
         start = {"base": name, "method": "base alone", "cpu_seconds": since}
         yield start | {"bits": float(refinement.bits_per_dimension(plain, DIM))}
-        for method, log_ratio, seconds in ratios(keys, equally_weighted(z), steps, width):
+        for method, log_ratio, seconds in ratios(keys, equally_weighted(z), steps, width, 0 if smoke else 1):
             many = jax.jit(lambda x, f=log_ratio: jax.lax.map(f, x, batch_size=500))
             weigh = partial(refinement.log_normaliser, num_samples=500, num_levels=2 if smoke else 200)
             found = jax.jit(partial(weigh, base=own, log_ratio=log_ratio))(next(keys))
@@ -107,7 +107,7 @@ def energies(seed, names, steps, width, smoke):
             }
 
 
-def ratios(keys, data, steps, width, noise=0.5, weight_decay=0.1, learning_rate=1e-2):
+def ratios(keys, data, steps, width, rounds, noise=0.5, weight_decay=0.1, learning_rate=1e-2):
     """Log-ratios of the data to the standard normal, by the three ways to learn them."""
     source = standard_normal(DIM).sample(next(keys), data.position.shape[0])
     many, one = jnp.linspace(0.0, 1.0, 9), jnp.array([0.0, 1.0])
@@ -121,7 +121,7 @@ def ratios(keys, data, steps, width, noise=0.5, weight_decay=0.1, learning_rate=
         return lambda x: log_ratio(params, x), time.process_time() - since
 
     since = time.process_time()
-    field, params = flow_from_normal(next(keys), data, steps, width)
+    field, params = flow_from_normal(next(keys), data, steps, width, rounds)
     bridge = refinement.flow_bridge(field, WASSERSTEIN, params, source, data, many, batch=128, noise=noise)
     yield "ours", *timed(shared, many, bridge, 2, since)
     for name, grid, batch in (("TRE", many, 128), ("one classifier", one, 1024)):
@@ -155,7 +155,7 @@ def transfer(seed, style, steps, width, components, smoke):
         WASSERSTEIN,
         network(components, width),
         refinement.between(source, target),
-        rounds=1,
+        rounds=0 if smoke else 1,
         matching_steps=steps,
         refinement_steps=2 if smoke else 100,
         batch=512,
