@@ -42,6 +42,7 @@ PRESET = {
 """What half an hour has room for, by module."""
 
 NAMED = {
+    "accuracy-digits_gaussian": ["accuracy.digits", "--examples", "energies", "--bases", "gaussian"],
     "accuracy-filtering_double_well": [
         *("accuracy.filtering", "--examples", "double-well", "--particles", "32768"),
     ],
@@ -70,10 +71,10 @@ NAMED = {
         *("accuracy.proximal", "--cold", "--dims", "7", "12", "--seeds", "0", "--samples", "1000"),
         "--without-w1",
     ],
-    "accuracy-refinement_gaussians": ["accuracy.refinement", "--examples", "gaussians"],
-    "accuracy-refinement_information": ["accuracy.refinement", "--examples", "information"],
-    "accuracy-refinement_moons": ["accuracy.refinement", "--examples", "moons"],
-    "accuracy-refinement_unbalanced": ["accuracy.refinement", "--examples", "unbalanced"],
+    "accuracy-refinement_gaussians": ["accuracy.refinement", "--examples", "gaussians", "--seeds", "0"],
+    "accuracy-refinement_information": ["accuracy.refinement", "--examples", "information", "--seeds", "0"],
+    "accuracy-refinement_moons": ["accuracy.refinement", "--examples", "moons", "--seeds", "0"],
+    "accuracy-refinement_unbalanced": ["accuracy.refinement", "--examples", "unbalanced", "--seeds", "0"],
     "accuracy-snapshots_clusters": ["accuracy.snapshots", "--dims", "10", "100"],
     "accuracy-snapshots_clusters_components": ["accuracy.snapshots", "--dims", "100", "1000", "--components"],
     "accuracy-two_dimensional_ot_flow": ["accuracy.two_dimensional", "--ot-flow"],

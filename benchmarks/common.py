@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 import wfr_flows
 
@@ -46,10 +47,27 @@ def installed(module: str) -> bool:
     return importlib.util.find_spec(module) is not None
 
 
+def optimal_cost(first: Any, last: Any) -> float:
+    """``W₂²`` of equal shares at points ``[n, d]`` and ``[m, d]``, by the network simplex of POT, an extra.
+
+    Raises:
+      RuntimeError: it ended before the optimum.
+    """
+    import ot  # noqa: PLC0415  optional
+
+    cost = ot.dist(*(np.asarray(points, float) for points in (first, last)))
+    value, log = ot.emd2([], [], cost, numItermax=10**8, log=True)
+    if log["warning"] is not None:
+        raise RuntimeError(f"no optimum between {cost.shape} points: {log['warning']}")
+    return float(value)
+
+
 @contextmanager
 def report(name: str, options: argparse.Namespace) -> Iterator[Emit]:
     """Yields ``emit(**record)``, which prints one JSON line a call; the first line describes the machine."""
     lines: list[str] = []
+    if options.smoke:  # Nearly all of a smoke run is compilation.
+        jax.config.update("jax_disable_most_optimizations", True)
 
     def emit(**record: Any) -> None:
         lines.append(json.dumps({"benchmark": name, **record}, allow_nan=False))

@@ -94,13 +94,16 @@ def write() -> None:
 
 def _line(row: dict[str, Any], found: dict[str, Record]) -> str:
     record = found[row["record"]]
-    lines = [line for line in record.lines if all(line.get(k) == v for k, v in row.get("where", {}).items())]
+    lines = _matching(record, row.get("where", {}))
     reduce = REDUCTIONS[row.get("reduce", "only")]
 
     def number(name: str) -> float | None:
         values = [_at(line, row[name]) for line in lines] if name in row else []
         return reduce(values) if values else None
 
+    if "below" in row:
+        others = [line for where in row["below"] for line in _matching(record, where)]
+        row = row | {"below": min(_at(line, row["value"]) for line in others)}
     ours, asked = number("value"), _asked(row)
     truth = number("truth") if "truth" in row else row.get("exact")
     if ours is None:
@@ -120,6 +123,10 @@ def _line(row: dict[str, Any], found: dict[str, Record]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
+def _matching(record: Record, where: dict[str, Any]) -> list[dict[str, Any]]:
+    return [line for line in record.lines if all(line.get(k) == v for k, v in where.items())]
+
+
 def _at(line: dict[str, Any], path: str) -> Any:
     """``a.0`` is the first entry of ``a``."""
     value: Any = line
@@ -129,7 +136,7 @@ def _at(line: dict[str, Any], path: str) -> Any:
 
 
 def _asked(row: dict[str, Any]) -> str:
-    signs = {"at_most": "≤", "at_least": "≥", "size_at_most": "±"}
+    signs = {"at_most": "≤", "below": "<", "at_least": "≥", "size_at_most": "±"}
     asked = [f"{sign} {_shown(row[name])}" for name, sign in signs.items() if name in row]
     if "at_most_floors" in row:
         asked.append(f"≤ {_shown(row['at_most_floors'])} floors")
@@ -140,7 +147,8 @@ def _met(row: dict[str, Any], ours: float, truth: float | None) -> bool:
     above, below = row.get("at_most", float("inf")), row.get("at_least", -float("inf"))
     if "at_most_floors" in row and truth is not None:
         above = min(above, row["at_most_floors"] * truth)
-    return below <= ours <= above and abs(ours) <= row.get("size_at_most", float("inf"))
+    above_others = ours >= row.get("below", float("inf"))
+    return below <= ours <= above and not above_others and abs(ours) <= row.get("size_at_most", float("inf"))
 
 
 def _shown(value: Any) -> str:

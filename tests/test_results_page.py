@@ -50,6 +50,14 @@ def test_what_is_asked_in_floors_is_held_against_the_record(tmp_path, floor, met
     assert cells[6].strip() == met
 
 
+@pytest.mark.parametrize(("ours", "met"), [(1.5, "yes"), (2.0, "**no**")])
+def test_what_is_asked_of_other_lines_is_held_against_the_best_of_them(tmp_path, ours, met):
+    lines = [{"m": "ours", "x": ours}, {"m": "a", "x": 2.0}, {"m": "b", "x": 5.0}]
+    cells = shown(tmp_path, lines, where={"m": "ours"}, below=[{"m": "a"}, {"m": "b"}]).split(" | ")
+    assert cells[3].strip() == "< 2"
+    assert cells[6].strip() == met
+
+
 def test_a_row_without_a_line_is_an_error(tmp_path):
     with pytest.raises(ValueError, match="no line of"):
         shown(tmp_path, [{"dim": 2, "x": 1.0}], where={"dim": 3})

@@ -109,21 +109,6 @@ def test_an_energy_model_is_the_other_density(learned):
     np.testing.assert_allclose(bits, (1 + jnp.log(2 * jnp.pi)) / (2 * jnp.log(2.0)), rtol=0.05)
 
 
-def test_the_normaliser_of_an_exact_ratio_is_one(key):
-    base, other = measures.standard_normal(1), measures.gaussian([0.5], [[1.0]])
-
-    def ratio(x):
-        return other.log_density(x) - base.log_density(x)
-
-    np.testing.assert_allclose(refinement.log_normaliser(key, base, ratio, num_samples=8192), 0.0, atol=0.03)
-
-    def doubled(x):
-        return ratio(x) + jnp.log(2.0)
-
-    found = refinement.log_normaliser(key, base, doubled, num_samples=8192)
-    np.testing.assert_allclose(found, jnp.log(2.0), atol=0.03)
-
-
 def test_weights_are_repetition(key):
     rate = potentials.moving_quadratic(1, degree=0)
     params = jax.tree.map(lambda leaf: leaf + 0.3, rate.init(key))

@@ -191,6 +191,21 @@ def test_a_flow_that_magnifies_rounding_is_inverted_all_the_same():
     assert jnp.max(error) < 1e-5
 
 
+def test_a_flow_is_compiled_once_for_all_its_round_trips():
+    traced = []
+
+    def rates(params, t, x):
+        traced.append(t)
+        return dynamics.Rates(params * x, jnp.zeros(()))
+
+    field = dynamics.Field(lambda key: jnp.ones(()), rates)
+    points = equally_weighted(jnp.linspace(0.0, 2.0, 9)[:, None])
+    refinement.round_trip(field, WASSERSTEIN, jnp.ones(()), points)
+    first = len(traced)
+    refinement.round_trip(field, WASSERSTEIN, jnp.array(0.5), points, reverse=True)
+    assert len(traced) == first
+
+
 @pytest.mark.parametrize("sizes", [{"num_steps": 0}, {"ratio_steps": 0}])
 def test_no_steps_are_refused(sizes):
     _, field = quadratic_flow()

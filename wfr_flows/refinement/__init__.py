@@ -17,11 +17,11 @@ from wfr_flows.refinement.density_ratio import (
     bits_per_dimension,
     density_ratio,
     energy_model,
-    log_normaliser,
     log_ratio,
     stepwise,
 )
 from wfr_flows.refinement.logistic import logistic_loss
+from wfr_flows.refinement.normaliser import Normaliser, log_normaliser
 from wfr_flows.refinement.pairs import flow_matching, flow_pairs, independent_pairs
 from wfr_flows.refinement.q_flow import QParams, QState, QTerms, init_params, q_flow, transport_cost
 from wfr_flows.refinement.refine import Draw, between, fit_ratio, refine
@@ -32,6 +32,7 @@ __all__ = [
     "Bridge",
     "Draw",
     "LogRatio",
+    "Normaliser",
     "QParams",
     "QState",
     "QTerms",

@@ -9,11 +9,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from wfr_flows.dynamics import Field, Geometry, carry, time_grid
-from wfr_flows.measures import Distribution, Particles, equally_weighted, moments, standard_normal
-from wfr_flows.numerics import inverse_distribution, running_total
+from wfr_flows.geodesics import fit_matching
+from wfr_flows.measures import (
+    Distribution,
+    Particles,
+    empirical,
+    equally_weighted,
+    moments,
+    standard_normal,
+)
 from wfr_flows.refinement.pairs import flow_matching
 from wfr_flows.static import Diracs
-from wfr_flows.training import Chunk, cosine_muon, gradient_method, run
+from wfr_flows.training import Chunk
 from wfr_flows.typing import Array, ArrayLike, Float, Key, Params, Scalar
 
 _WASSERSTEIN = Geometry(float("inf"), spherical=False)
@@ -171,18 +178,24 @@ def fit_base(
     """
     init_key, train_key = jax.random.split(key)
     points = jax.jit(partial(jax.lax.map, lambda x: inner.whiten(x)[0], batch_size=1024))(measure.position)
-    normal, total = standard_normal(inner.dim), jax.jit(running_total)(measure.normalise().weight)
+    normal, data = standard_normal(inner.dim), empirical(measure._replace(position=points))
     mass = jnp.full(batch, 1 / batch, points.dtype)
 
-    def draw(key: Key) -> Diracs:
-        noise_key, index_key = jax.random.split(key)
-        index = inverse_distribution(total, 1 - jax.random.uniform(index_key, (batch,), total.dtype))
-        return Diracs(normal.sample(noise_key, batch).position, points[index], mass, mass)
+    def loss(params: Params, key: Key) -> Scalar:
+        noise_key, data_key, time_key = jax.random.split(key, 3)
+        ends = normal.sample(noise_key, batch).position, data.sample(data_key, batch).position
+        match = flow_matching(
+            field, _WASSERSTEIN, Diracs(*ends, mass, mass), num_times=batch // 8, num_pairs=8
+        )
+        return match(params, time_key)
 
-    def loss(params: Params, key: Key, pairs: Diracs) -> tuple[Scalar, tuple[()]]:
-        return flow_matching(field, _WASSERSTEIN, pairs, num_times=batch // 8, num_pairs=8)(params, key), ()
-
-    optimiser = cosine_muon(num_steps, learning_rate, weight_decay=weight_decay)
-    method = gradient_method(loss, optimiser, average_decay=0.99)
-    state = method.init(jax.jit(field.init)(init_key))
-    return flow_base(field, run(method, train_key, state, draw, num_steps, on_chunk=on_chunk).average, inner)
+    params = fit_matching(
+        train_key,
+        jax.jit(field.init)(init_key),
+        loss,
+        num_steps,
+        on_chunk,
+        learning_rate=learning_rate,
+        weight_decay=weight_decay,
+    )
+    return flow_base(field, params, inner)

@@ -121,12 +121,6 @@ def energy_model(base: Distribution, log_ratio: Callable[[Float[Array, " d"]], S
     return lambda x: density(x) + log_ratio(x)
 
 
-def log_normaliser(key: Key, base: Distribution, log_ratio, *, num_samples: int = 65536) -> Scalar:
-    """``log E_base exp(log-ratio)``, 0 of a perfect ratio: what to subtract from an `energy_model`."""
-    values = jax.lax.map(log_ratio, base.sample(key, num_samples).position, batch_size=4096)
-    return jax.nn.logsumexp(values) - jnp.log(num_samples)
-
-
 def bits_per_dimension(log_density: Float[Array, " n"], dim: int) -> Scalar:
     """``-E log p/(d log 2)``; of data in whole grey levels of width 1, an upper bound on what they cost."""
     return -jnp.mean(log_density) / (dim * jnp.log(2.0))

@@ -43,10 +43,18 @@ def round_trip(
         def double(tree: PyTree) -> PyTree:
             return jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf), jnp.float64), tree)
 
-        take = jax.jit(partial(carry, field, geometry, tolerance=tolerance))
         weights, start = double(params), double(measure)
-        there = take(weights, start, double(time_grid(num_steps, reverse=reverse)))
-        back = take(weights, there.at(-1), double(time_grid(num_steps, reverse=not reverse)))
+        plain = geometry._replace(alpha=np.asarray(geometry.alpha).item())
+        take = partial(_carried, field, plain, tolerance, weights)
+        there = take(start, double(time_grid(num_steps, reverse=reverse)))
+        back = take(there.at(-1), double(time_grid(num_steps, reverse=not reverse)))
         error = np.linalg.norm(np.asarray(back.position[-1] - start.position), axis=1)
         found = jax.tree.map(np.asarray, there)
     return jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), (found, error))
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2))  # Once for all calls of a flow.
+def _carried(
+    field: Field, geometry: Geometry, tolerance: float, params: Params, measure: Particles, grid: Array
+):
+    return carry(field, geometry, params, measure, grid, tolerance=tolerance)
