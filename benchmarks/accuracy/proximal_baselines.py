@@ -16,9 +16,9 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from benchmarks.accuracy.proximal import WASSERSTEIN, embedded, judged, numbers, sampler, tools
+from benchmarks.accuracy.two_dimensional import ot_flow_method
 from benchmarks.common import parser, report, rounded
 from wfr_flows import geodesics, measures, metrics, potentials, proximal, static, training
 from wfr_flows.dynamics import Geometry, potential_field, time_grid
@@ -28,20 +28,7 @@ APART, SHARE = 6.0, 0.8
 
 def ot_flow(options, key: jax.Array, target) -> tuple:
     """``generate`` of the flow from data to noise run backward, and the step at which it diverged."""
-    potential, normal = (
-        potentials.resnet(target.dim, width=32, start=1.0),
-        measures.standard_normal(target.dim),
-    )
-    rate = optax.exponential_decay(0.1, 100, 0.5, staircase=True)
-    method = geodesics.uot_gen(
-        potential,
-        WASSERSTEIN,
-        normal.log_density,
-        optax.adam(rate),
-        action_weight=1 / 100,
-        velocity_weight=0.0,
-        residual_weight=5 / 100,
-    )
+    normal, (potential, method) = measures.standard_normal(target.dim), ot_flow_method(target.dim)
     draw = measures.spread_ends(target, normal, options.batch)
     init_key, train_key = jax.random.split(key)
     state, diverged_at = trained(
@@ -113,7 +100,7 @@ def growth(options, alpha: float, seed: int) -> dict:
     )
     seconds = time.process_time() - since
     noise = source.spread(keys[2], 2000)
-    carry = jax.jit(partial(proximal.carry, field, geometry))
+    carry = jax.jit(partial(proximal.carry_with_costs, field, geometry))
     found = carry(state.average, noise, time_grid(5))
     moved = found.trajectory.at(-1).normalise()
     fresh = measures.resample(keys[3], data, 2000)

@@ -20,7 +20,7 @@ from wfr_flows.cli.files import (
 from wfr_flows.cli.options import InputError, add_run, count, pick, positive, subcommand
 from wfr_flows.cli.progress import Bars, Clock
 from wfr_flows.cli.table import complain, screen, show
-from wfr_flows.dynamics import Geometry, potential_field, time_grid
+from wfr_flows.dynamics import Geometry, carry, potential_field, time_grid
 from wfr_flows.measures import Particles
 from wfr_flows.proximal import Diagnostics
 from wfr_flows.typing import Key
@@ -88,8 +88,9 @@ def run(options: argparse.Namespace) -> int:
     size = options.n or data.seen.log_weight.size + data.kept.log_weight.size
     noise = measures.standard_normal(data.center.size).sample(sample_key, size)
     with clock.stage("generation"):
-        carry = jax.jit(partial(proximal.carry, potential_field(potential, _WASSERSTEIN), _WASSERSTEIN))
-        position = carry(state.average, noise, time_grid(options.num_steps)).trajectory.position[-1]
+        field = potential_field(potential, _WASSERSTEIN)
+        move = jax.jit(partial(carry, field, _WASSERSTEIN, solver=proximal.EULER))
+        position = move(state.average, noise, time_grid(options.num_steps)).position[-1]
     look = partial(proximal.diagnose, potential, _WASSERSTEIN, critic, **_shared(options))
     found = jax.jit(look)(state.average, state.inner, look_key, noise, data.kept)
     with writing(options.out, "--out"):

@@ -12,7 +12,7 @@ from wfr_flows.measures import Particles
 from wfr_flows.numerics import donsker_varadhan
 from wfr_flows.potentials import Critic, Potential
 from wfr_flows.proximal.bounds import Bound
-from wfr_flows.proximal.carry import EULER, carry
+from wfr_flows.proximal.carry import EULER, carry_with_costs
 from wfr_flows.proximal.method import between, slopes
 from wfr_flows.typing import Key, Params, Scalar
 
@@ -64,7 +64,7 @@ def diagnose(
       kinetic_weight, bound, num_steps, solver: as in `proximal`.
     """
     field = potential_field(potential, geometry)
-    carried = carry(field, geometry, params, source, time_grid(num_steps), solver=solver)
+    carried = carry_with_costs(field, geometry, params, source, time_grid(num_steps), solver=solver)
     path, moved = carried.trajectory, carried.trajectory.at(-1)
     values = jax.vmap(critic.value, (None, 0))
     at_end, at_target = values(critic_params, moved.position), values(critic_params, target.position)

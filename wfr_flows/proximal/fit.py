@@ -1,12 +1,12 @@
 """From a source and weighted data to a generator: the start, then proximal training."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import diffrax
 import jax
 import numpy as np
-import optax
 
 from wfr_flows import training
 from wfr_flows.dynamics import Field, Geometry
@@ -17,8 +17,8 @@ from wfr_flows.proximal.carry import EULER
 from wfr_flows.proximal.method import proximal
 from wfr_flows.proximal.start import optimal_lines, straight_lines
 from wfr_flows.proximal.straighten import straighten
-from wfr_flows.training import Chunk, MinimaxState, cosine_muon
-from wfr_flows.typing import Key
+from wfr_flows.training import Chunk, MinimaxState, NonFiniteError, cosine_muon
+from wfr_flows.typing import Key, PyTree
 
 _START_RATE = 1e-2
 # Share of the steps before which the critic, which knows nothing at first, hardly moves the flow.
@@ -36,12 +36,16 @@ def fit(
     start_steps: int = 12000,
     steps: int = 500,
     straighten_steps: int = 4000,
-    num_particles: int = 2900,
-    num_plans: int = 1,
+    num_particles: int = 1450,
+    num_plans: int = 14,
     batch: int = 1024,
-    flow_rate: float = 5e-4,
+    flow_rate: float = 1e-4,
     critic_rate: float = 3e-3,
     bend_weight: float = 100.0,
+    inner_steps: int = 5,
+    outer_steps: int = 1,
+    num_steps: int = 5,
+    solver: diffrax.AbstractSolver = EULER,
     on_start: Callable[[Chunk], None] = lambda chunk: None,
     on_chunk: Callable[[Chunk], None] = lambda chunk: None,
     on_straighten: Callable[[Chunk], None] = lambda chunk: None,
@@ -60,55 +64,52 @@ def fit(
       flow_rate, critic_rate: of `training.cosine_muon`; without a start the flow wants more.
       bend_weight: of `proximal` at ``alpha = inf``; where weights change, geodesics have uneven speed.
       on_start, on_chunk, on_straighten: as in `training.run`, for the three trainings.
-      options: of `proximal`.
+      inner_steps, outer_steps: as in `training.minimax`.
+      num_steps, solver: of the flow, in `proximal` and in `straighten`.
+      options: others of `proximal` alone; ``average_decay`` is .99 if not given.
 
     Returns:
       The last `MinimaxState`: ``average`` is what to sample with, ``inner`` the critic.
 
     Raises:
-      training.NonFiniteError: training diverged.
+      training.NonFiniteError: training diverged; its state is the last good
+        `MinimaxState`: where straightening did, the generator before it.
       ValueError: a start with a finite ``alpha``, or what `proximal` refuses.
     """
     still = bool(np.isinf(geometry.alpha))
     if start_steps and not still:
         raise ValueError(f"alpha is {geometry.alpha} and the start keeps weights; give start_steps = 0.")
     plan_key, init_key, critic_key, start_key, train_key, last_key = jax.random.split(key, 6)
-    options = {"average_decay": 0.99, "bend_weight": bend_weight * still} | options
-    players = _optimisers(steps, flow_rate, critic_rate, **options)
-    method = proximal(field, geometry, critic, *players, **options)
-    params = jax.jit(field.init)(init_key)
+    way: dict[str, Any] = {"num_steps": num_steps, "solver": solver}
+    options = {"average_decay": 0.99, "bend_weight": bend_weight * still} | way | options
+    flow_updates = steps * outer_steps
+    players = (
+        cosine_muon(flow_updates, flow_rate, warmup=int(_WARMUP * flow_updates)),
+        cosine_muon(steps * inner_steps, critic_rate),
+    )
+    counts = {"inner_steps": inner_steps, "outer_steps": outer_steps}
+    method = proximal(field, geometry, critic, *players, **counts, **options)
+    params, judge = jax.jit(field.init)(init_key), jax.jit(critic.init)(critic_key)
     if start_steps:
         lines = optimal_lines(plan_key, source, target, size=num_particles, repeats=num_plans)
         match = straight_lines(field, lines)
-        params = fit_matching(start_key, params, match, start_steps, on_start, learning_rate=_START_RATE)
-    state = method.init((params, jax.jit(critic.init)(critic_key)))
-    draw = spread_ends(source, target, batch)
-    state = training.run(method, train_key, state, draw, steps, chunk_size=min(50, steps), on_chunk=on_chunk)
-    return _straightened(last_key, field, state, source, straighten_steps * still, on_straighten, **options)
+        with _failing_with(lambda state: method.init((state.params, judge))):
+            params = fit_matching(start_key, params, match, start_steps, on_start, learning_rate=_START_RATE)
+    draw, state, each = spread_ends(source, target, batch), method.init((params, judge)), min(50, steps)
+    state = training.run(method, train_key, state, draw, steps, chunk_size=each, on_chunk=on_chunk)
+    if still and straighten_steps:
+        with _failing_with(lambda _: state):
+            average = straighten(
+                last_key, field, state.average, source, straighten_steps, on_chunk=on_straighten, **way
+            )
+        state = state._replace(average=average)
+    return state
 
 
-def _optimisers(
-    steps: int, flow_rate: float, critic_rate: float, *, outer_steps: int = 1, inner_steps: int = 5, **_: Any
-) -> tuple[optax.GradientTransformation, optax.GradientTransformation]:
-    """Of the flow and of the critic, by the updates of either."""
-    updates = steps * outer_steps
-    flow = cosine_muon(updates, flow_rate, warmup=int(_WARMUP * updates))
-    return flow, cosine_muon(steps * inner_steps, critic_rate)
-
-
-def _straightened(
-    key: Key,
-    field: Field,
-    state: MinimaxState,
-    source: Distribution,
-    steps: int,
-    on_chunk: Callable[[Chunk], None],
-    *,
-    num_steps: int = 5,
-    solver: diffrax.AbstractSolver = EULER,
-    **_: Any,
-) -> MinimaxState:
-    if steps == 0:
-        return state
-    shared = {"num_steps": num_steps, "solver": solver, "on_chunk": on_chunk}
-    return state._replace(average=straighten(key, field, state.average, source, steps, **shared))
+@contextmanager
+def _failing_with(generator: Callable[[PyTree], MinimaxState]) -> Iterator[None]:
+    """The state of an error as the generator that it leaves."""
+    try:
+        yield
+    except NonFiniteError as error:
+        raise NonFiniteError(error.step, generator(error.state)) from error
