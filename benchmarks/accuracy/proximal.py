@@ -123,7 +123,7 @@ def train(options, key: jax.Array, tool: Tools, data: Particles) -> Trained:
             steps=options.steps,
             straighten_steps=0 if options.cold else options.straighten_steps,
             batch=options.batch,
-            num_particles=options.particles,
+            num_lines=options.lines,
             flow_rate=3e-3 if options.cold else 1e-4,
             kinetic_weight=options.kinetic_weight,
             residual_weight=0.5,
@@ -253,11 +253,11 @@ def main() -> None:
     add("--cold", action="store_true")
     add("--start-steps", type=int, default=12000)
     add("--steps", type=int, default=500)
-    add("--straighten-steps", type=int, default=4000)
+    add("--straighten-steps", type=int, default=6000)
     add("--batch", type=int, default=1024)
     add("--width", type=int, default=48)
     add("--data", type=int, default=20000)
-    add("--particles", type=int, default=1450)
+    add("--lines", type=int, default=20300)
     add("--samples", type=int, default=5000)
     add("--kinetic-weight", type=float, default=0.02)
     options = options.parse_args()

@@ -136,7 +136,7 @@ def _shared(options: argparse.Namespace) -> dict:
 def _train(key: Key, options: argparse.Namespace, data: Data, bars: Bars) -> training.MinimaxState:
     potential, critic = _networks(options, data.center.size)
     start_steps, steps = pick(options, "start_steps", 12000, 1000), pick(options, "steps", 500, 100)
-    phases = {"start": start_steps, "proximal": steps, "straighten": start_steps // 3}
+    phases = {"start": start_steps, "proximal": steps, "straighten": start_steps // 2}
     for phase, num in phases.items():
         bars.add(phase, num)
     shared = _shared(options)

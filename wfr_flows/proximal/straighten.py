@@ -14,7 +14,8 @@ from wfr_flows.proximal.start import Lines, straight_lines
 from wfr_flows.training import Chunk
 from wfr_flows.typing import Key, Params
 
-_RATE = 1e-3
+_RATE = 5e-3
+_POWER = 2.0
 
 
 def straighten(
@@ -52,5 +53,5 @@ def straighten(
             -1
         ]
 
-    match = straight_lines(field, Lines(start.position, arrive(params, start)))
+    match = straight_lines(field, Lines(start.position, arrive(params, start)), power=_POWER)
     return fit_matching(match_key, params, match, steps, on_chunk, learning_rate=_RATE)
