@@ -65,7 +65,7 @@ def straight_lines(
     Args:
       field: its velocity is matched.
       lines: drawn at random.
-      power: of times that are uniform on [0, 1]; above 1 more of them are early, where a single step wants the
+      power: of times uniform on [0, 1]; above 1 more of them are early, where a single step wants the
         velocity to be right.
       num_times, num_pairs: drawn at every evaluation; times are stratified.
     """
