@@ -26,7 +26,9 @@ class Diagnostics(NamedTuple):
       residual: of the Hamilton-Jacobi equation, ``E∫|∂ₜΦ - ½|v|² - ½alpha g²|`` over the action.
       terminal_gap: standard deviation of ``λΦ(t, x(t)) - φ(x(1)) - λ(1-t)½|v|²`` at the last time ``t``
         before the end, over that of ``φ(x(1))``: the condition ``λΦ(1, ·) = φ`` up to a constant, carried to
-        ``t`` along a straight line, where ``Φ`` is still smooth if the target lives on a manifold.
+        ``t`` along a straight line, where ``Φ`` is still smooth if the target lives on a manifold. A critic
+        learned from samples has noise of deviation about ``√(2 divergence)`` at a small divergence: where
+        ``λΦ`` varies by less, as it does at a small ``λ``, the gap stays near 1 and tells nothing.
       bend: 1 minus `metrics.straightness`.
       slope_on_data, slope_between: the largest ``|∇φ|`` at the target and on lines from it to the samples.
     """
