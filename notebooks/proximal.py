@@ -27,7 +27,7 @@ from common import show
 from matplotlib.figure import Figure
 
 from wfr_flows import measures, potentials, proximal
-from wfr_flows.dynamics import Geometry, potential_field, time_grid
+from wfr_flows.dynamics import Geometry, carry, potential_field, time_grid
 
 SMOKE = bool(os.environ.get("WFR_SMOKE"))
 DIM, KINETIC = 7, 0.02
@@ -51,9 +51,9 @@ state = proximal.fit(
     measures.empirical(data),
     start_steps=START,
     steps=STEPS,
-    straighten_steps=START // 3,
+    straighten_steps=START // 2,
     batch=BATCH,
-    num_particles=50 if SMOKE else 2900,
+    num_lines=50 if SMOKE else 20300,
     kinetic_weight=KINETIC,
     residual_weight=0.5,
     on_chunk=lambda chunk: infos.append(chunk.info.outer_info),
@@ -65,14 +65,14 @@ state = proximal.fit(
 
 # %%
 noise = measures.standard_normal(DIM).sample(keys[2], POINTS // 10)
-carry = jax.jit(partial(proximal.carry, field, WASSERSTEIN))
-carried = {n: carry(state.average, noise, time_grid(n)) for n in (1, 5, 64)}
+move = jax.jit(partial(carry, field, WASSERSTEIN, solver=proximal.EULER))
+carried = {n: move(state.average, noise, time_grid(n)) for n in (1, 5, 64)}
 figure = Figure(figsize=(13, 3.4), layout="constrained")
 axes = figure.subplots(1, 4, sharex=True, sharey=True)
 axes[0].scatter(*np.asarray(flat[: POINTS // 10]).T, s=1, color="black")
 axes[0].set_title("data")
 for axis, (n, each) in zip(axes[1:], carried.items(), strict=True):
-    axis.scatter(*np.asarray(each.trajectory.position[-1, :, :2]).T, s=1)
+    axis.scatter(*np.asarray(each.position[-1, :, :2]).T, s=1)
     axis.set_title(f"{n} step{'s' if n > 1 else ''}")
 for axis in axes:
     axis.set_aspect("equal")
@@ -85,7 +85,7 @@ show(figure, "proximal_samples")
 # %%
 figure = Figure(figsize=(10, 3.6), layout="constrained")
 left, right = figure.subplots(1, 2)
-path = np.asarray(carried[64].trajectory.position[:, :40])
+path = np.asarray(carried[64].position[:, :40])
 left.plot(path[:, :, 0], path[:, :, 2], color="C0", linewidth=0.5)
 left.scatter(path[-1, :, 0], path[-1, :, 2], s=6, color="C3", zorder=3)
 left.set_xlabel("in the plane")
@@ -101,7 +101,7 @@ show(figure, "proximal_paths")
 # %%
 look = jax.jit(partial(proximal.diagnose, potential, WASSERSTEIN, critic, kinetic_weight=KINETIC))
 found = look(state.average, state.inner, keys[3], noise, data)
-off = float(jnp.sqrt(jnp.mean(carried[5].trajectory.position[-1, :, 2:] ** 2)))
+off = float(jnp.sqrt(jnp.mean(carried[5].position[-1, :, 2:] ** 2)))
 print(
     {name: round(float(value), 4) for name, value in found._asdict().items()}, "off the plane:", round(off, 5)
 )

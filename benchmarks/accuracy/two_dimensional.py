@@ -75,19 +75,24 @@ def generation(key: jax.Array, name: str, alpha: float, fresh: int, learning: di
     return errors
 
 
-def ot_flow(key: jax.Array, iterations: int, batch: int) -> dict:
-    source, target = measures.eight_gaussians(), measures.standard_normal(2)
-    potential, geometry = potentials.resnet(2, width=32, start=1.0), Geometry(jnp.inf)
-    rate = optax.exponential_decay(0.1, DECAY_STEPS, 0.5, staircase=True)
+def ot_flow_method(dim: int) -> tuple[potentials.Potential, training.Method]:
+    """OT-Flow's network and training, to the standard normal law."""
+    potential = potentials.resnet(dim, width=32, start=1.0)
     method = geodesics.uot_gen(
         potential,
-        geometry,
-        target.log_density,
-        optax.adam(rate),
+        Geometry(jnp.inf),
+        measures.standard_normal(dim).log_density,
+        optax.adam(optax.exponential_decay(0.1, DECAY_STEPS, 0.5, staircase=True)),
         action_weight=1 / 100,
         velocity_weight=0.0,
         residual_weight=5 / 100,
     )
+    return potential, method
+
+
+def ot_flow(key: jax.Array, iterations: int, batch: int) -> dict:
+    source, target = measures.eight_gaussians(), measures.standard_normal(2)
+    potential, method = ot_flow_method(2)
     init_key, train_key, test_key = jax.random.split(key, 3)
 
     def ends(key: jax.Array) -> tuple[Particles, Particles]:
@@ -109,7 +114,7 @@ def ot_flow(key: jax.Array, iterations: int, batch: int) -> dict:
         chunk_size=chunk,
         on_chunk=tick,
     )
-    evaluate = geodesics.objective(potential, geometry, target.log_density, num_steps=8)
+    evaluate = geodesics.objective(potential, Geometry(jnp.inf), target.log_density, num_steps=8)
     terms = jax.jit(evaluate)(state.params, *ends(test_key))
     # The first chunk compiles.
     steps = max(chunk * (len(clock) - 1), 1)

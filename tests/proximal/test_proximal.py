@@ -179,3 +179,30 @@ def test_growth_without_a_sphere_is_refused():
             optax.sgd(1.0),
             optax.sgd(1.0),
         )
+
+
+@pytest.mark.parametrize(("start_steps", "done"), [(1, 0), (0, 2)])
+def test_a_failure_leaves_the_generator_before_it(key, start_steps, done):
+    # One Euler step asks for the velocity at time 0 alone, straight lines at all others.
+    def rates(params, t, x):
+        velocity = jnp.where(t > 0, jnp.nan, params) * x
+        return Rates(velocity, jnp.zeros(()))
+
+    with pytest.raises(training.NonFiniteError) as error:
+        fit(
+            key,
+            Field(lambda key: jnp.ones(()), rates),
+            WASSERSTEIN,
+            potentials.smooth_critic(1, width=4, depth=1),
+            NORMAL,
+            measures.empirical(ends(size=20)[1]),
+            start_steps=start_steps,
+            steps=2,
+            straighten_steps=1,
+            batch=16,
+            num_lines=20,
+            num_steps=1,
+        )
+    state = error.value.state
+    assert state.step == done
+    assert training.is_finite(state)

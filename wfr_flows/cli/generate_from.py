@@ -22,7 +22,7 @@ from wfr_flows.cli.progress import Bars, Clock
 from wfr_flows.cli.table import screen, show
 from wfr_flows.cli.unfinished import keeping
 from wfr_flows.cli.units import Units, units_of
-from wfr_flows.dynamics import Geometry, potential_field, time_grid
+from wfr_flows.dynamics import Geometry, carry, potential_field, time_grid
 from wfr_flows.measures import Particles
 from wfr_flows.proximal import Diagnostics
 from wfr_flows.typing import Key
@@ -88,8 +88,9 @@ def run(options: argparse.Namespace) -> int:
         size = options.n or data.seen.log_weight.size + data.kept.log_weight.size
         noise = measures.standard_normal(data.units.center.size).sample(sample_key, size)
         with clock.stage("generation"):
-            carry = jax.jit(partial(proximal.carry, potential_field(potential, _WASSERSTEIN), _WASSERSTEIN))
-            position = carry(state.average, noise, time_grid(options.num_steps)).trajectory.position[-1]
+            field = potential_field(potential, _WASSERSTEIN)
+            move = jax.jit(partial(carry, field, _WASSERSTEIN, solver=proximal.EULER))
+            position = move(state.average, noise, time_grid(options.num_steps)).position[-1]
         look = partial(proximal.diagnose, potential, _WASSERSTEIN, critic, **_shared(options))
         found = jax.jit(look)(state.average, state.inner, look_key, noise, data.kept)
         with writing(options.out, "--out"):
@@ -133,7 +134,7 @@ def _shared(options: argparse.Namespace) -> dict:
 def _train(key: Key, options: argparse.Namespace, data: Data, bars: Bars) -> training.MinimaxState:
     potential, critic = _networks(options, data.units.center.size)
     start_steps, steps = pick(options, "start_steps", 12000, 1000), pick(options, "steps", 500, 100)
-    phases = {"start": start_steps, "proximal": steps, "straighten": start_steps // 3}
+    phases = {"start": start_steps, "proximal": steps, "straighten": start_steps // 2}
     for phase, num in phases.items():
         bars.add(phase, num)
     shared = _shared(options)

@@ -1,7 +1,7 @@
 """W₁⊕W₂ proximal generative flows."""
 
 from wfr_flows.proximal.bounds import Bound, f_bound, wasserstein_bound
-from wfr_flows.proximal.carry import EULER, Carried, carry
+from wfr_flows.proximal.carry import EULER, Carried, carry_with_costs
 from wfr_flows.proximal.diagnostics import Diagnostics, diagnose
 from wfr_flows.proximal.fit import fit
 from wfr_flows.proximal.method import Terms, between, proximal, random_grid, slopes
@@ -16,7 +16,7 @@ __all__ = [
     "Lines",
     "Terms",
     "between",
-    "carry",
+    "carry_with_costs",
     "diagnose",
     "f_bound",
     "fit",

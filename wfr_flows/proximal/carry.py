@@ -39,7 +39,7 @@ class _State(NamedTuple):
     bend: Scalar
 
 
-def carry(
+def carry_with_costs(
     field: Field,
     geometry: Geometry,
     params: Params,
@@ -49,7 +49,7 @@ def carry(
     solver: diffrax.AbstractSolver = EULER,
     frozen: bool = False,
 ) -> Carried:
-    """Carry weighted particles along a field, with the action and the Hamilton-Jacobi residual of their way.
+    """`dynamics.carry` to the measure of mass 1, with the action and the Hamilton-Jacobi residual of the way.
 
     In a spherical geometry growth counts up to its mean over the particles, so that they keep mass 1.
 

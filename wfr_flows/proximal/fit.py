@@ -15,9 +15,9 @@ from wfr_flows.measures import Distribution, spread_ends
 from wfr_flows.potentials import Critic
 from wfr_flows.proximal.carry import EULER
 from wfr_flows.proximal.method import proximal
-from wfr_flows.proximal.start import optimal_lines, straight_lines
+from wfr_flows.proximal.start import Lines, optimal_lines, straight_lines
 from wfr_flows.proximal.straighten import straighten
-from wfr_flows.training import Chunk, MinimaxState, cosine_muon
+from wfr_flows.training import Chunk, Method, MinimaxState, NonFiniteError, cosine_muon
 from wfr_flows.typing import Key
 
 _START_RATE = 1e-2
@@ -35,19 +35,21 @@ def fit(
     *,
     start_steps: int = 12000,
     steps: int = 500,
-    straighten_steps: int = 4000,
-    num_particles: int = 2900,
-    num_plans: int = 1,
+    straighten_steps: int = 6000,
+    num_lines: int = 20300,
     batch: int = 1024,
-    flow_rate: float = 5e-4,
+    flow_rate: float = 1e-4,
     critic_rate: float = 3e-3,
     bend_weight: float = 100.0,
+    inner_steps: int = 5,
+    num_steps: int = 5,
+    solver: diffrax.AbstractSolver = EULER,
     on_start: Callable[[Chunk], None] = lambda chunk: None,
     on_chunk: Callable[[Chunk], None] = lambda chunk: None,
     on_straighten: Callable[[Chunk], None] = lambda chunk: None,
     **options: Any,
 ) -> MinimaxState:
-    """Learn a generator: straight lines of an optimal assignment, `proximal` training, straightening.
+    """Learn a generator: straight lines of optimal assignments, `proximal` training, straightening.
 
     Args:
       key: for samples, parameters and batches.
@@ -55,60 +57,80 @@ def fit(
       source, target: what is carried, and to where; data become one by `measures.empirical`.
       start_steps, steps, straighten_steps: of `straight_lines`, `proximal` and, for the average of the flow's
         parameters and at ``alpha = inf`` alone, `straighten`; 0 of the first or the last for none.
-      num_particles, num_plans, batch: particles of either end in an optimal assignment, how many of these,
-        and particles in a step.
+      num_lines, batch: of `optimal_lines`, and particles of either end in a step.
       flow_rate, critic_rate: of `training.cosine_muon`; without a start the flow wants more.
       bend_weight: of `proximal` at ``alpha = inf``; where weights change, geodesics have uneven speed.
+      inner_steps, num_steps, solver: as in `proximal`; the last two of `straighten` as well.
       on_start, on_chunk, on_straighten: as in `training.run`, for the three trainings.
-      options: of `proximal`.
+      options: others of `proximal` alone; ``average_decay`` is .99 and ``outer_steps`` is to stay 1.
 
     Returns:
       The last `MinimaxState`: ``average`` is what to sample with, ``inner`` the critic.
 
     Raises:
-      training.NonFiniteError: training diverged.
+      training.NonFiniteError: training diverged; its state is the last good generator.
       ValueError: a start with a finite ``alpha``, or what `proximal` refuses.
     """
+    still = _keeps_weights(geometry, start_steps)
+    plan_key, init_key, critic_key, start_key, train_key, last_key = jax.random.split(key, 6)
+    players = _optimisers(steps, flow_rate, steps * inner_steps, critic_rate)
+    way: dict[str, Any] = {"num_steps": num_steps, "solver": solver}
+    options = {"average_decay": 0.99, "bend_weight": bend_weight * still} | way | options
+    method = proximal(field, geometry, critic, *players, inner_steps=inner_steps, **options)
+    state = method.init((jax.jit(field.init)(init_key), jax.jit(critic.init)(critic_key)))
+    if start_steps:
+        lines = optimal_lines(plan_key, source, target, num_lines)
+        state = _started(start_key, field, lines, method, state, start_steps, on_start)
+    draw = spread_ends(source, target, batch)
+    state = training.run(method, train_key, state, draw, steps, chunk_size=min(50, steps), on_chunk=on_chunk)
+    return _straightened(last_key, field, source, state, straighten_steps * still, on_straighten, **way)
+
+
+def _keeps_weights(geometry: Geometry, start_steps: int) -> bool:
     still = bool(np.isinf(geometry.alpha))
     if start_steps and not still:
         raise ValueError(f"alpha is {geometry.alpha} and the start keeps weights; give start_steps = 0.")
-    plan_key, init_key, critic_key, start_key, train_key, last_key = jax.random.split(key, 6)
-    options = {"average_decay": 0.99, "bend_weight": bend_weight * still} | options
-    players = _optimisers(steps, flow_rate, critic_rate, **options)
-    method = proximal(field, geometry, critic, *players, **options)
-    params = jax.jit(field.init)(init_key)
-    if start_steps:
-        lines = optimal_lines(plan_key, source, target, size=num_particles, repeats=num_plans)
-        match = straight_lines(field, lines)
-        params = fit_matching(start_key, params, match, start_steps, on_start, learning_rate=_START_RATE)
-    state = method.init((params, jax.jit(critic.init)(critic_key)))
-    draw = spread_ends(source, target, batch)
-    state = training.run(method, train_key, state, draw, steps, chunk_size=min(50, steps), on_chunk=on_chunk)
-    return _straightened(last_key, field, state, source, straighten_steps * still, on_straighten, **options)
+    return still
 
 
 def _optimisers(
-    steps: int, flow_rate: float, critic_rate: float, *, outer_steps: int = 1, inner_steps: int = 5, **_: Any
+    flow_updates: int, flow_rate: float, critic_updates: int, critic_rate: float
 ) -> tuple[optax.GradientTransformation, optax.GradientTransformation]:
-    """Of the flow and of the critic, by the updates of either."""
-    updates = steps * outer_steps
-    flow = cosine_muon(updates, flow_rate, warmup=int(_WARMUP * updates))
-    return flow, cosine_muon(steps * inner_steps, critic_rate)
+    flow = cosine_muon(flow_updates, flow_rate, warmup=int(_WARMUP * flow_updates))
+    return flow, cosine_muon(critic_updates, critic_rate)
+
+
+def _started(
+    key: Key,
+    field: Field,
+    lines: Lines,
+    method: Method,
+    state: MinimaxState,
+    steps: int,
+    on_chunk: Callable[[Chunk], None],
+) -> MinimaxState:
+    match = straight_lines(field, lines)
+    try:
+        params = fit_matching(key, state.outer, match, steps, on_chunk, learning_rate=_START_RATE)
+    except NonFiniteError as error:
+        good = method.init((error.state.params, state.inner))
+        raise NonFiniteError(error.step, good) from error
+    return method.init((params, state.inner))
 
 
 def _straightened(
     key: Key,
     field: Field,
-    state: MinimaxState,
     source: Distribution,
+    state: MinimaxState,
     steps: int,
     on_chunk: Callable[[Chunk], None],
-    *,
-    num_steps: int = 5,
-    solver: diffrax.AbstractSolver = EULER,
-    **_: Any,
+    **way: Any,
 ) -> MinimaxState:
     if steps == 0:
         return state
-    shared = {"num_steps": num_steps, "solver": solver, "on_chunk": on_chunk}
-    return state._replace(average=straighten(key, field, state.average, source, steps, **shared))
+    try:
+        average = straighten(key, field, state.average, source, steps, on_chunk=on_chunk, **way)
+    except NonFiniteError as error:
+        raise NonFiniteError(error.step, state) from error
+    return state._replace(average=average)

@@ -13,7 +13,7 @@ from wfr_flows.measures import Particles, resample
 from wfr_flows.numerics import donsker_varadhan
 from wfr_flows.potentials import Critic
 from wfr_flows.proximal.bounds import Bound
-from wfr_flows.proximal.carry import EULER, Carried, carry
+from wfr_flows.proximal.carry import EULER, Carried, carry_with_costs
 from wfr_flows.training import Method, minimax
 from wfr_flows.typing import Array, Float, Key, Params, Scalar
 
@@ -93,7 +93,7 @@ def proximal(
         depend less on the number of steps.
       num_steps, solver: of the flow, from time 0 to 1.
       jitter: draw the times anew at every update, see `random_grid`.
-      frozen: see `carry`.
+      frozen: see `carry_with_costs`.
       alternation: of `training.minimax`; ``inner_steps`` updates of the critic (5) come before every one
         of the flow.
 
@@ -116,7 +116,8 @@ def proximal(
 
 def _carried(game: _Game, params: Params, key: Key, source: Particles) -> Carried:
     grid = random_grid(key, game.num_steps) if game.jitter else time_grid(game.num_steps)
-    return carry(game.field, game.geometry, params, source, grid, solver=game.solver, frozen=game.frozen)
+    how = {"solver": game.solver, "frozen": game.frozen}
+    return carry_with_costs(game.field, game.geometry, params, source, grid, **how)
 
 
 def _divergence(game: _Game, params: Params, moved: Particles, target: Particles) -> Scalar:

@@ -6,15 +6,16 @@ import diffrax
 import jax
 import jax.numpy as jnp
 
-from wfr_flows.dynamics import Field, Geometry, time_grid
+from wfr_flows.dynamics import Field, Geometry, carry, time_grid
 from wfr_flows.geodesics import fit_matching
 from wfr_flows.measures import Distribution
-from wfr_flows.proximal.carry import EULER, carry
+from wfr_flows.proximal.carry import EULER
 from wfr_flows.proximal.start import Lines, straight_lines
 from wfr_flows.training import Chunk
 from wfr_flows.typing import Key, Params
 
-_RATE = 1e-3
+_RATE = 5e-3
+_POWER = 2.0
 
 
 def straighten(
@@ -48,8 +49,9 @@ def straighten(
 
     @jax.jit
     def arrive(params, start):
-        moved = carry(field, Geometry(jnp.inf), params, start, time_grid(num_steps), solver=solver)
-        return moved.trajectory.position[-1]
+        return carry(field, Geometry(jnp.inf), params, start, time_grid(num_steps), solver=solver).position[
+            -1
+        ]
 
-    match = straight_lines(field, Lines(start.position, arrive(params, start)))
+    match = straight_lines(field, Lines(start.position, arrive(params, start)), power=_POWER)
     return fit_matching(match_key, params, match, steps, on_chunk, learning_rate=_RATE)
