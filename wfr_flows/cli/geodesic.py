@@ -1,12 +1,13 @@
 """``wfr-flows geodesic``: the options, the five stages of the job, and its table."""
 
 import argparse
-import dataclasses
 from pathlib import Path
 
+import jax
 from rich.console import Console
 from rich.table import Table
 
+from wfr_flows.cli import pipeline
 from wfr_flows.cli.directory import check_directory, read_json, refuse_to_replace
 from wfr_flows.cli.files import digest
 from wfr_flows.cli.options import (
@@ -19,6 +20,7 @@ from wfr_flows.cli.options import (
     subcommand,
 )
 from wfr_flows.cli.progress import Clock
+from wfr_flows.cli.settings import Settings
 from wfr_flows.cli.table import printed_as_json, screen
 from wfr_flows.cli.unfinished import keeping
 
@@ -32,29 +34,6 @@ Writes summary.json, geodesic.png, particles.npz and checkpoint/ into the output
 
 RESULTS = ("summary.json", "geodesic.png", "particles.npz", "checkpoint")
 """What a run writes beside its settings.json."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Settings:
-    """Everything that decides the result of a run."""
-
-    source: str
-    source_digest: str
-    target: str | None
-    target_digest: str
-    weights: str | None
-    alpha: float
-    seed: int
-    num_samples: int
-    width: int
-    matching_steps: int
-    refinement_steps: int
-    batch: int
-    num_steps: int
-    action_weight: float
-    velocity_weight: float
-    matching_weight: float
-    float64: bool
 
 
 def add_parser(commands) -> None:
@@ -99,8 +78,6 @@ def add_parser(commands) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the job; see the module and `DESCRIPTION`."""
-    from wfr_flows.cli import pipeline  # noqa: PLC0415  it imports Settings from here
-
     console = screen(options)
     problem = pipeline.load(options)
     settings = _settings(options)
@@ -116,8 +93,6 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _settings(options: argparse.Namespace) -> Settings:
-    import jax  # noqa: PLC0415
-
     return Settings(
         source=options.source,
         source_digest=digest(options.source),
@@ -137,12 +112,6 @@ def _settings(options: argparse.Namespace) -> Settings:
         matching_weight=options.matching_weight,
         float64=bool(jax.config.jax_enable_x64),  # pyright: ignore[reportAttributeAccessIssue]
     )
-
-
-def finished(out: Path, saved: dict) -> bool:
-    """Whether the run of these saved settings came to its summary."""
-    summary = read_json(out / "summary.json")
-    return summary is not None and bool(saved.get("run")) and summary.get("run") == saved["run"]
 
 
 def _report(console: Console, summary: dict, out: Path) -> None:

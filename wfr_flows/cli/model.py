@@ -13,10 +13,11 @@ import jax
 import jax.numpy as jnp
 
 from wfr_flows import geodesics, measures, potentials, training
+from wfr_flows.cli import pipeline
 from wfr_flows.cli.directory import read_json
 from wfr_flows.cli.files import write_atomically
-from wfr_flows.cli.geodesic import Settings, finished
 from wfr_flows.cli.options import InputError
+from wfr_flows.cli.settings import Settings, finished
 from wfr_flows.dynamics import Geometry
 from wfr_flows.geodesics import Generator, Learned
 from wfr_flows.measures import Particles
@@ -166,8 +167,6 @@ def _of_posterior(directory: Path, saved: dict):
 
 
 def _of_geodesic(directory: Path, saved: dict):
-    from wfr_flows.cli import pipeline  # noqa: PLC0415  it brings in the whole training
-
     if not finished(directory, saved):
         raise InputError(f"{directory} holds no finished run; train again.")
     if saved.get("target") is not None:

@@ -23,9 +23,9 @@ from wfr_flows.cli.files import (
     write_figure,
     write_json,
 )
-from wfr_flows.cli.geodesic import Settings
 from wfr_flows.cli.options import InputError
 from wfr_flows.cli.progress import Bars, Clock
+from wfr_flows.cli.settings import Settings
 from wfr_flows.dynamics import Geometry, Trajectory, flow, time_grid
 from wfr_flows.measures import Distribution, Particles
 from wfr_flows.potentials import Potential

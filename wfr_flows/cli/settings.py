@@ -1,0 +1,35 @@
+"""What a run of ``wfr-flows geodesic`` was asked, which its directory keeps for those who use its model."""
+
+import dataclasses
+from pathlib import Path
+
+from wfr_flows.cli.directory import read_json
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Everything that decides the result of a run."""
+
+    source: str
+    source_digest: str
+    target: str | None
+    target_digest: str
+    weights: str | None
+    alpha: float
+    seed: int
+    num_samples: int
+    width: int
+    matching_steps: int
+    refinement_steps: int
+    batch: int
+    num_steps: int
+    action_weight: float
+    velocity_weight: float
+    matching_weight: float
+    float64: bool
+
+
+def finished(out: Path, saved: dict) -> bool:
+    """Whether the run of these saved settings came to its summary."""
+    summary = read_json(out / "summary.json")
+    return summary is not None and bool(saved.get("run")) and summary.get("run") == saved["run"]
