@@ -77,25 +77,7 @@ def run(
       NonFiniteError: a step's state or info is not finite; carries the last good state.
     """
 
-    @jax.jit  # Key and length are arguments, so that runs which differ in them alone share a program.
-    def advance(key: Key, state: PyTree, first: jax.Array, num_steps: jax.Array):
-        def body(carry: tuple[PyTree, jax.Array], step: jax.Array):
-            before, alive = carry
-            batch_key, step_key = jax.random.split(jax.random.fold_in(key, step))
-            after, info = method.step(step_key, before, sample(batch_key))
-            alive = alive & is_finite((after, info))
-            # The last chunk may be longer than what is left to do: the steps beyond change nothing.
-            keep = alive & (step < num_steps)
-            return (jax.tree.map(lambda new, old: jnp.where(keep, new, old), after, before), alive), (
-                alive,
-                info,
-            )
-
-        (after, _), (alive, info) = jax.lax.scan(
-            body, (state, jnp.array(True)), first + jnp.arange(chunk_size)
-        )
-        return after, alive, info
-
+    advance = _scan(method, sample, chunk_size)
     with next_record() as record:
         if start == 0 and record.begun:
             _, info = jax.eval_shape(lambda: method.step(key, state, sample(key)))
@@ -111,3 +93,25 @@ def run(
                 raise NonFiniteError(chunk.step, state)
             on_chunk(chunk)
     return state
+
+
+def _scan(method: Method, sample: Callable[[Key], PyTree], chunk_size: int):
+    """Some steps as one program, those beyond the last and all after a non-finite one changing nothing."""
+
+    @jax.jit  # Key and length are arguments, so that runs which differ in them alone share a program.
+    def advance(key: Key, state: PyTree, first: jax.Array, num_steps: jax.Array):
+        def body(carry: tuple[PyTree, jax.Array], step: jax.Array):
+            before, alive = carry
+            batch_key, step_key = jax.random.split(jax.random.fold_in(key, step))
+            after, info = method.step(step_key, before, sample(batch_key))
+            alive = alive & is_finite((after, info))
+            # The last chunk may be longer than what is left to do.
+            keep = alive & (step < num_steps)
+            kept = jax.tree.map(lambda new, old: jnp.where(keep, new, old), after, before)
+            return (kept, alive), (alive, info)
+
+        start = (state, jnp.array(True))
+        (after, _), (alive, info) = jax.lax.scan(body, start, first + jnp.arange(chunk_size))
+        return after, alive, info
+
+    return advance
