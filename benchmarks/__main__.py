@@ -53,7 +53,8 @@ NAMED = {
     "accuracy-mixture_convergence_large": ["accuracy.mixture_convergence", "--large"],
     "accuracy-proximal_50": ["accuracy.proximal", "--dims", "50", "--samples", "2000"],
     "accuracy-proximal_cold": [
-        *("accuracy.proximal", "--cold", "--dims", "7", "12", "--seeds", "0", "--samples", "1000"),
+        *("accuracy.proximal", "--cold", "--dims", "7", "12", "--seeds", "0"),
+        *("--samples", "1000", "--steps", "2000"),
     ],
     "accuracy-proximal_critics": [
         *("accuracy.proximal", "--dims", "7", "--seeds", "0", "--samples", "2000"),
@@ -68,7 +69,8 @@ NAMED = {
         *("accuracy.proximal", "--target", "moons", "--seeds", "0", "--dims", "2", "7", "12", "50"),
     ],
     "accuracy-proximal_without_w1": [
-        *("accuracy.proximal", "--cold", "--dims", "7", "12", "--seeds", "0", "--samples", "1000"),
+        *("accuracy.proximal", "--cold", "--dims", "7", "12", "--seeds", "0"),
+        *("--samples", "1000", "--steps", "2000"),
         "--without-w1",
     ],
     "accuracy-refinement_gaussians": ["accuracy.refinement", "--examples", "gaussians", "--seeds", "0"],

@@ -14,7 +14,7 @@
 # # Generative flows that are well-posed on manifolds
 #
 # A pinwheel in two of seven coordinates, and the W₁⊕W₂ proximal flow from noise to it ([W1W2]): kinetic cost
-# and a divergence over critics of slope at most 1. Straight lines of an optimal assignment are the start.
+# and a divergence over critics of slope at most 1. Straight lines of optimal assignments are the start.
 
 # %%
 import os

@@ -92,7 +92,7 @@ def energies(seed, names, steps, width, smoke):
         yield start | {"bits": float(refinement.bits_per_dimension(plain, DIM))}
         for method, log_ratio, seconds in ratios(keys, equally_weighted(z), steps, width, 0 if smoke else 1):
             many = jax.jit(lambda x, f=log_ratio: jax.lax.map(f, x, batch_size=500))
-            weigh = partial(refinement.log_normaliser, num_samples=500, num_levels=2 if smoke else 200)
+            weigh = partial(refinement.annealed_normaliser, num_samples=500, num_levels=2 if smoke else 200)
             found = jax.jit(partial(weigh, base=own, log_ratio=log_ratio))(next(keys))
             log_density = plain + many(at)
             yield {

@@ -168,6 +168,14 @@ def test_foreign_files_in_the_output_directory_are_kept(tmp_path, capsys):
     assert (tmp_path / "checkpoint" / "thesis.txt").read_text() == "precious"
 
 
+def test_settings_of_another_program_are_kept(tmp_path, capsys):
+    for name in ("settings.json", "summary.json"):
+        write(tmp_path / name, '{"theme": 1}')
+    assert main(["geodesic", "--out", str(tmp_path)]) == 2
+    assert "something else" in capsys.readouterr().err
+    assert {path.name for path in tmp_path.iterdir()} == {"settings.json", "summary.json"}
+
+
 def test_own_results_as_source_are_not_replaced(finished, capsys):
     source = str(finished / "particles.npz")
     before = (finished / "particles.npz").read_bytes()

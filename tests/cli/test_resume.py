@@ -1,5 +1,6 @@
 """Every command that trains continues an interrupted run, and ends as if it had not been interrupted."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 from helpers import refusal
 
 from wfr_flows.cli import main
-from wfr_flows.training import resume
+from wfr_flows.training import NonFiniteError, resume
 
 PLANE = np.random.default_rng(0).normal(size=(40, 2))
 POSTERIOR = "posterior prior.csv --quick --width 4 --matching-steps 300 --refinement-steps 60 --batch 16"
@@ -61,6 +62,25 @@ def interrupt_after(monkeypatch, chunks):
     monkeypatch.setattr(resume.Record, "add", counted)
 
 
+def count_restored(monkeypatch):
+    steps, restored = [], resume.Record.restored
+
+    def counted(self, *given):
+        found = restored(self, *given)
+        steps.append(found[0])
+        return found
+
+    monkeypatch.setattr(resume.Record, "restored", counted)
+    return steps
+
+
+def results(out):
+    """Of a summary what does not differ from run to run."""
+    path = Path(out) / "summary.json"
+    summary = json.loads(path.read_text()) if path.exists() else {}
+    return {name: value for name, value in summary.items() if name not in ("seconds", "run", "out")}
+
+
 def arrays(out):
     if Path(out + ".csv").exists():
         return {"": np.loadtxt(out + ".csv", delimiter=",", skiprows=1)}
@@ -87,7 +107,10 @@ def test_an_interrupted_run_ends_as_if_it_had_not_been(name, monkeypatch, capsys
     assert "--resume" in refusal(capsys)
     assert run(name, "again", "--seed", "1", "--resume") == 2
     assert ", not 1; resume it as it began" in refusal(capsys)
-    assert run(name, "again", "--resume") == 0
+    with monkeypatch.context() as patched:
+        restored = count_restored(patched)
+        assert run(name, "again", "--resume") == 0
+    assert restored
     assert not list(Path().rglob("*unfinished*"))
     assert run(name, "once") == 0
     expected, found = arrays("once"), arrays("again")
@@ -95,6 +118,7 @@ def test_an_interrupted_run_ends_as_if_it_had_not_been(name, monkeypatch, capsys
     assert expected.keys() == found.keys()
     for key, value in expected.items():
         np.testing.assert_array_equal(found[key], value, err_msg=key)
+    assert results("again") == results("once")
 
 
 def test_a_changed_file_is_not_resumed(monkeypatch, capsys):
@@ -105,3 +129,53 @@ def test_a_changed_file_is_not_resumed(monkeypatch, capsys):
     write("a.csv", "x,y", PLANE + 1)
     assert run("generate-from", "again", "--resume") == 2
     assert "contents of a.csv" in refusal(capsys)
+
+
+def test_a_changed_density_is_not_resumed(monkeypatch, capsys):
+    with monkeypatch.context() as patched:
+        interrupt_after(patched, 1)
+        assert run("sample", "again") == 130
+    capsys.readouterr()
+    Path("target.py").write_text("def log_density(x):\n    return -(x**4).sum()\n")
+    assert run("sample", "again", "--resume") == 2
+    assert "contents of target.py" in refusal(capsys)
+
+
+def test_what_is_of_something_else_is_kept(capsys):
+    Path("OUT/unfinished").mkdir(parents=True)
+    Path("OUT/unfinished/notes.txt").write_text("precious")
+    assert run("sample", "OUT") == 2
+    assert "of something else" in refusal(capsys)
+    assert Path("OUT/unfinished/notes.txt").read_text() == "precious"
+
+
+def test_a_damaged_checkpoint_is_one_sentence(monkeypatch, capsys):
+    with monkeypatch.context() as patched:
+        interrupt_after(patched, 1)
+        assert run("sample", "again") == 130
+    capsys.readouterr()
+    for path in Path("again/unfinished/0").rglob("*"):
+        if path.is_file():
+            path.write_bytes(b"damaged")
+    assert run("sample", "again", "--resume") == 2
+    assert "damaged; delete it" in refusal(capsys)
+
+
+def test_after_a_failure_other_options_may_be_tried(monkeypatch, capsys):
+    with monkeypatch.context() as patched:
+        fail_at_the_second_chunk(patched)
+        assert run("sample", "again") == 1
+    assert "non-finite at step 1" in refusal(capsys)
+    assert json.loads(Path("again/unfinished/settings.json").read_text())["failed_at"] == 1
+    assert run("sample", "again", "--step-size", "0.05") == 0
+
+
+def fail_at_the_second_chunk(monkeypatch):
+    add = resume.Record.add
+
+    def failing(self, step, state, info):
+        if step == 2:
+            raise NonFiniteError(1, state)
+        add(self, step, state, info)
+
+    monkeypatch.setattr(resume.Record, "add", failing)

@@ -27,7 +27,7 @@ def test_densities_follow_the_coordinates(key):
     z = seen(cloud.position[:5])
     slope = jax.vmap(jax.jacfwd(seen.back))(z)
     expected = jax.vmap(law.log_density)(cloud.position[:5]) + jnp.linalg.slogdet(slope)[1]
-    np.testing.assert_allclose(jax.vmap(seen.density(law.log_density))(z), expected, rtol=1e-5)
+    np.testing.assert_allclose(jax.vmap(seen.log_density_of(law.log_density))(z), expected, rtol=1e-5)
 
 
 def test_flat_clouds_and_single_points_are_finite():

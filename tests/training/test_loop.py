@@ -97,7 +97,7 @@ def test_training_vmaps_over_seeds():
     assert info[0].shape == (5,)
 
 
-@pytest.mark.parametrize("steps_done", [3, 12, 17])
+@pytest.mark.parametrize("steps_done", [6, 12, 17])
 def test_interrupted_runs_go_on_where_they_were(tmp_path, steps_done):
     def two_runs(tell):
         chunks = []
@@ -108,7 +108,7 @@ def test_interrupted_runs_go_on_where_they_were(tmp_path, steps_done):
 
         first = train(METHOD.init(jnp.zeros(3)), 10, chunk_size=3, on_chunk=on_chunk)
         last = train(METHOD.init(first.params), 9, chunk_size=4, on_chunk=on_chunk)
-        return last, jnp.concatenate([chunk.info[0] for chunk in chunks])
+        return (last, jnp.concatenate([chunk.info[0] for chunk in chunks])), len(chunks)
 
     def interrupt():
         nonlocal steps_done
@@ -116,9 +116,20 @@ def test_interrupted_runs_go_on_where_they_were(tmp_path, steps_done):
         if steps_done <= 0:
             raise KeyboardInterrupt
 
-    expected = two_runs(lambda: None)
+    expected, in_one_go = two_runs(lambda: None)
     with pytest.raises(KeyboardInterrupt), training.resumable(tmp_path):
         two_runs(interrupt)
     with training.resumable(tmp_path):
-        found = two_runs(lambda: None)
+        found, on_the_way = two_runs(lambda: None)
+    assert on_the_way < in_one_go
     jax.tree.map(np.testing.assert_array_equal, found, expected)
+
+
+def test_more_steps_kept_than_asked_for_are_refused(tmp_path):
+    start = METHOD.init(jnp.zeros(3))
+    for num_steps in (6, 8):
+        with training.resumable(tmp_path, seconds=0.0):
+            state = train(start, num_steps, chunk_size=3)
+    assert isinstance(state.params, jax.Array)
+    with pytest.raises(training.CheckpointError, match="8 steps are kept"), training.resumable(tmp_path):
+        train(start, 6)

@@ -29,7 +29,7 @@ from wfr_flows.typing import Key
 
 DESCRIPTION = """\
 Learn to generate points like those of a table, which may lie on a manifold, and write samples: a W1+W2
-proximal flow from N(0, I), started on an optimal assignment. Weights of the table count; samples weigh the
+proximal flow from N(0, I), started on optimal assignments. Weights of the table count; samples weigh the
 same.
 
 Writes CSV with the columns x1, x2, ..., NPZ with position, or NPY. The same seed gives the same samples.
@@ -67,7 +67,7 @@ def add_parser(commands) -> None:
     tuning = parser.add_argument_group("tuning")
     add = tuning.add_argument
     add("--width", type=count, default=64, help="width of both networks (64)")
-    add("--start-steps", type=count, help="steps on the optimal assignment (12000; quick 1000)")
+    add("--start-steps", type=count, help="steps on optimal assignments (12000; quick 1000)")
     add("--steps", type=count, help="steps of proximal training (500; quick 100)")
     add("--batch", type=count, help="particles of either end in a step (1024; quick 256)")
     add("--num-steps", type=count, default=5, help="Euler steps of the flow (5)")
@@ -82,7 +82,7 @@ def run(options: argparse.Namespace) -> int:
     split_key, train_key, sample_key, look_key = jax.random.split(jax.random.key(options.seed), 4)
     data = _load(split_key, options)
     potential, critic = _networks(options, data.units.center.size)
-    with keeping(options, [options.table]):
+    with keeping(options, [options.table], beside=True):
         with clock.stage("training"), Bars(console) as bars:
             state = jax.block_until_ready(_train(train_key, options, data, bars))
         size = options.n or data.seen.log_weight.size + data.kept.log_weight.size

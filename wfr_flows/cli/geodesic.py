@@ -20,7 +20,7 @@ from wfr_flows.cli.options import (
     subcommand,
 )
 from wfr_flows.cli.progress import Clock
-from wfr_flows.cli.settings import Settings
+from wfr_flows.cli.settings import Settings, made_by_us
 from wfr_flows.cli.table import printed_as_json, screen
 from wfr_flows.cli.unfinished import keeping
 
@@ -28,7 +28,8 @@ DESCRIPTION = """\
 Learn the spherical Wasserstein-Fisher-Rao geodesic from weighted samples to N(0, I) (or to a second file),
 certified against the exact distance, and generate weighted samples by the reverse flow.
 
-Writes summary.json, geodesic.png, particles.npz and checkpoint/ into the output directory.
+Writes summary.json, geodesic.png, particles.npz and the model, settings.json and checkpoint/, into the output
+directory, where `wfr-flows generate` and `wfr-flows density` find it.
 """
 
 
@@ -82,9 +83,9 @@ def run(options: argparse.Namespace) -> int:
     problem = pipeline.load(options)
     settings = _settings(options)
     check_directory(options.out)
-    ours = read_json(options.out / "settings.json") is not None
+    ours = made_by_us(read_json(options.out / "settings.json"))
     files = [name for name in (options.source, options.target) if name]
-    refuse_to_replace(options.out, (*RESULTS, "model.json"), files, ours=ours)
+    refuse_to_replace(options.out, (*RESULTS, "settings.json", "model.json"), files, ours=ours)
     with keeping(options, files):
         summary = pipeline.solve(problem, settings, options.out, Clock(), console)
     if not printed_as_json(summary, options):
@@ -144,4 +145,5 @@ def _report(console: Console, summary: dict, out: Path) -> None:
     for row in rows:
         table.add_row(*row)
     console.print(table)
-    console.print(f"Written to {out}: summary.json, geodesic.png, particles.npz, checkpoint/", markup=False)
+    written = "summary.json, geodesic.png, particles.npz, settings.json, checkpoint/"
+    console.print(f"Written to {out}: {written}", markup=False)

@@ -70,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         complain(str(error))
         return 1
     except KeyboardInterrupt:
-        complain("interrupted; a training that had begun continues with --resume.")
+        complain("interrupted; where it trained, --resume continues.")
         return 130
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import json
 import shutil
 import uuid
 from pathlib import Path
@@ -20,6 +21,7 @@ from wfr_flows.cli.files import (
     read_end,
     told_in_one_sentence,
     write_arrays,
+    write_atomically,
     write_figure,
     write_json,
 )
@@ -29,7 +31,7 @@ from wfr_flows.cli.settings import Settings
 from wfr_flows.dynamics import Geometry, Trajectory, flow, time_grid
 from wfr_flows.measures import Distribution, Particles
 from wfr_flows.potentials import Potential
-from wfr_flows.training import Method, TrainState
+from wfr_flows.training import Method
 from wfr_flows.typing import Key, Params
 
 _EVALUATION_STEPS = 16
@@ -101,8 +103,7 @@ def solve(problem: Problem, settings: Settings, out: Path, clock: Clock, console
         exact = jax.block_until_ready(_exact(next(keys), problem, settings))
     potential = potentials.resnet(problem.source.dim, width=settings.width)
     params = jax.jit(potential.init)(next(keys))
-    state = _train(next(keys), problem, settings, potential, params, exact, clock, console)
-    params = state.average
+    params = _train(next(keys), problem, settings, potential, params, exact, clock, console)
     with clock.stage("generation and evaluation"):
         evaluate = jax.jit(lambda key, params: _evaluate(key, problem, potential, geometry, params))
         evaluation: Evaluation = jax.block_until_ready(evaluate(next(keys), params))
@@ -114,11 +115,12 @@ def solve(problem: Problem, settings: Settings, out: Path, clock: Clock, console
         missed = _distance(end, exact.target, settings.alpha)
         endpoint = jax.block_until_ready(missed)
     with clock.stage("files"), making(out):
-        run = _write_model(out, settings, state)
+        run = _write_model(out, settings, params)
         _write_particles(out / "particles.npz", exact, evaluation)
         _write_figure(out / "geodesic.png", problem, exact, evaluation, settings.alpha)
     summary = _summary(problem, settings, exact, evaluation, endpoint, clock)
-    write_json(out / "summary.json", summary | {"run": run})
+    summary["run"] = run
+    write_json(out / "summary.json", summary)
     return summary
 
 
@@ -137,7 +139,7 @@ def _exact(key: Key, problem: Problem, settings: Settings) -> Exact:
     )
 
 
-def _train(key, problem, settings, potential, params, exact, clock, console) -> TrainState:
+def _train(key, problem, settings, potential, params, exact, clock, console) -> Params:
     """Matching, then refinement where the target density is known."""
     match_key, refine_key = jax.random.split(key)
     geometry = Geometry(settings.alpha)
@@ -155,7 +157,7 @@ def _train(key, problem, settings, potential, params, exact, clock, console) -> 
             on_chunk=lambda chunk: bars.show("matching", chunk.step, loss=chunk.info[0]),
         )
     if problem.target.log_density is None:
-        return state
+        return state.params
     refinement = _refinement(
         settings,
         potential,
@@ -173,7 +175,7 @@ def _train(key, problem, settings, potential, params, exact, clock, console) -> 
             settings.refinement_steps,
             chunk_size=20,
             on_chunk=lambda chunk: bars.show("refinement", chunk.step, **chunk.info[1]._asdict()),
-        )
+        ).average
 
 
 def _refinement(
@@ -202,28 +204,24 @@ def trained(directory: Path, settings: Settings, dim: int) -> Params:
     Raises:
       ValueError: no checkpoint there, or one of another model.
     """
-    potential = potentials.resnet(dim, width=settings.width)
-    target = measures.standard_normal(dim)
-    method = _refinement(settings, potential, Geometry(settings.alpha), target)
-    start = method.init(jax.jit(potential.init)(jax.random.key(0)))
-    return training.restore(directory, start, _steps(settings)).average
+    start = jax.jit(potentials.resnet(dim, width=settings.width).init)(jax.random.key(0))
+    return training.restore(directory, start, _steps(settings))
 
 
 def _steps(settings: Settings) -> int:
     return settings.matching_steps + settings.refinement_steps
 
 
-def _write_model(out: Path, settings: Settings, state: TrainState) -> str:
+def _write_model(out: Path, settings: Settings, params: Params) -> str:
     """In place of that of an earlier run; returns what its summary has to name to be of this one."""
     run = str(uuid.uuid4())
     # Settings must never stand beside a checkpoint of other ones.
     (out / "settings.json").unlink(missing_ok=True)
     if (out / "checkpoint").exists():
         shutil.rmtree(out / "checkpoint")
-    training.save(out / "checkpoint", _steps(settings), state)
-    write_json(
-        out / "settings.json", {"run": run, **dataclasses.asdict(settings), "alpha": str(settings.alpha)}
-    )
+    training.save(out / "checkpoint", _steps(settings), params)
+    saved = {"run": run, **dataclasses.asdict(settings)}
+    write_atomically(out / "settings.json", json.dumps(saved, indent=2).encode())
     return run
 
 

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from wfr_flows import inference, measures
 from wfr_flows.cli import model
-from wfr_flows.cli.directory import check_directory, making, refuse_to_replace
+from wfr_flows.cli.directory import check_directory, refuse_to_replace
 from wfr_flows.cli.files import (
     check_weights,
     told_in_one_sentence,
@@ -150,8 +150,6 @@ def run(options: argparse.Namespace) -> int:
     settings, out, clock = _settings(options, prior.position.shape[1]), options.out, Clock()
     check_directory(out)
     refuse_to_replace(out, (*RESULTS, "settings.json"), [options.file], ours=model.is_marked(out))
-    with making(out):
-        model.mark(out)
     console = screen(options)
     shape = model.Shape(
         prior.position.shape[1], settings.width, settings.alpha, settings.num_steps, settings.float64
@@ -161,6 +159,7 @@ def run(options: argparse.Namespace) -> int:
     shift = float(log_likelihood[np.isfinite(prior.log_weight)].max())
     likelihood = jnp.asarray(log_likelihood - shift, prior.log_weight.dtype)
     with keeping(options, [options.file]):
+        model.mark(out)
         state = _learn(keys[0], prior, likelihood, shape, settings, clock, console)
         with clock.stage("generation and evaluation"):
             assert state.learned is not None

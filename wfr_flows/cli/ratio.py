@@ -62,7 +62,7 @@ def run(options: argparse.Namespace) -> int:
     clock, console = Clock(), screen(options)
     flow_key, ratio_key = jax.random.split(jax.random.key(options.seed))
     task = transport.standardised(source, target, np.inf)
-    with keeping(options, [options.source, options.target, options.at]):
+    with keeping(options, [options.source, options.target, options.at], beside=True):
         with clock.stage("flow"):
             learned = transport.learn(flow_key, options, task, console)
         with clock.stage("ratio"):

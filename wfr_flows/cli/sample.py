@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -89,7 +90,9 @@ def run(options: argparse.Namespace) -> int:
     refuse_to_replace(options.out, RESULTS, (), ours=made_by(options.out, "sample"))
     log_density = _load(options.log_density, options.dim)
     console, clock = screen(options), Clock()
-    with keeping(options, []):
+    module = options.log_density.rpartition(":")[0]
+    files = [name for name in (module, f"{module.replace('.', '/')}.py") if Path(name).is_file()]
+    with keeping(options, files):
         with clock.stage("flow"):
             sample, energy = _flow(options, log_density, console)
         with clock.stage("evaluation"):
@@ -179,7 +182,7 @@ def _flow(options: argparse.Namespace, log_density, console: Console) -> tuple[S
     maps = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *(info.map for info in chunks))
     carry = jax.jit(lambda maps, sample: gradient_flows.carry(potential, maps, sample))
     drawn = carry(maps, sampled(source.sample(draw_key, options.samples)))
-    return drawn, [float(info.energy[0]) for info in chunks]
+    return drawn, np.concatenate([info.energy for info in chunks]).tolist()
 
 
 def _summary(

@@ -29,6 +29,12 @@ class Settings:
     float64: bool
 
 
+def made_by_us(saved: dict | None) -> bool:
+    """Whether these are the settings of a run."""
+    names = {field.name for field in dataclasses.fields(Settings)}
+    return saved is not None and names <= set(saved) and isinstance(saved.get("run"), str)
+
+
 def finished(out: Path, saved: dict) -> bool:
     """Whether the run of these saved settings came to its summary."""
     summary = read_json(out / "summary.json")

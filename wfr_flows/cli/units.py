@@ -27,16 +27,17 @@ class Units(NamedTuple):
 
     def back(self, position: Array | np.ndarray) -> np.ndarray:
         """Points in the units of the files."""
-        return np.asarray(position) * self.spread + self.center
+        position = np.asarray(position)
+        return (position * self.spread + self.center).astype(position.dtype)
 
 
 def units_of(measures: Sequence[Particles]) -> Units:
     """Units of some measures together, each in as equal a part as the others whatever its mass; float64."""
     ends = [np.asarray(m.position, np.float64) for m in measures]
-    shares = [np.asarray(m.weight, np.float64) for m in measures]
+    shares = [np.asarray(m.normalise().weight, np.float64) for m in measures]
     shares = [w / w.sum() for w in shares]
     center = np.mean([w @ x for w, x in zip(shares, ends, strict=True)], axis=0)
     square = np.mean([w @ np.mean((x - center) ** 2, axis=1) for w, x in zip(shares, ends, strict=True)])
     # The mean of equal numbers is them only up to rounding.
-    rounding = 1e-5 * max(np.max(np.abs(x)) for x in ends)
+    rounding = 1e-12 * max(np.max(np.abs(x)) for x in ends)
     return Units(center, float(np.sqrt(square)) if np.sqrt(square) > rounding else 1.0)

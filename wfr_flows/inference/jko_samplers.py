@@ -46,7 +46,7 @@ def sample_by_icnn_jko(
     potential = _near_identity(start.dim) if potential is None else potential
     frame_key, init_key, start_key, run_key, draw_key = jax.random.split(key, 5)
     frame = frame_of(frame_key, start)
-    target = frame.density(log_density)
+    target = frame.log_density_of(log_density)
     method = gradient_flows.icnn_jko(
         potential,
         gradient_flows.free_energy(target),
@@ -96,7 +96,7 @@ def sample_by_variational_jko(
     ratio = gradient_flows.log_ratio(start.dim, width=32) if ratio is None else ratio
     frame_key, init_key, start_key, run_key, draw_key = jax.random.split(key, 5)
     frame = frame_of(frame_key, start)
-    target = frame.density(log_density)
+    target = frame.log_density_of(log_density)
     method = gradient_flows.variational_jko(
         FreeEnergy(gradient_flows.entropy(), lambda z: -target(z)),
         gradient_flows.gradient_of(potential),

@@ -141,13 +141,13 @@ def sample_by_svgd(
 
     def method(key: Key) -> Method:
         seen = log_density if minibatch is None else minibatch(key)
-        return gradient_flows.svgd(frame.density(seen), optimiser, bandwidth=bandwidth)
+        return gradient_flows.svgd(frame.log_density_of(seen), optimiser, bandwidth=bandwidth)
 
     def step(key: Key, state: SteinState, batch: Array) -> tuple[SteinState, Scalar]:
         return method(key).step(key, state, batch)
 
     particles = start.spread(start_key, num_samples)
-    whole = gradient_flows.svgd(frame.density(log_density), optimiser, bandwidth=bandwidth)
+    whole = gradient_flows.svgd(frame.log_density_of(log_density), optimiser, bandwidth=bandwidth)
     state = whole.init(particles._replace(position=frame(particles.position)))
     moved = run(Method(whole.init, step), run_key, state, lambda _: (), num_steps).particles
     unknown = jnp.full((), jnp.nan, moved.log_weight.dtype)

@@ -37,7 +37,9 @@ class Whitening(NamedTuple):
         """``log det L``: ``log p(x) = log p(z) - log det L``."""
         return jnp.sum(jnp.log(jnp.diagonal(self.factor)))
 
-    def density(self, log_density: Callable[[Float[Array, " d"]], Scalar]) -> Callable[[Array], Scalar]:
+    def log_density_of(
+        self, log_density: Callable[[Float[Array, " d"]], Scalar]
+    ) -> Callable[[Array], Scalar]:
         """``z -> log p(z)`` from ``x -> log p(x)``."""
         return lambda z: log_density(self.back(z)) + self.log_det
 

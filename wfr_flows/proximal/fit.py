@@ -62,7 +62,7 @@ def fit(
       bend_weight: of `proximal` at ``alpha = inf``; where weights change, geodesics have uneven speed.
       inner_steps, num_steps, solver: as in `proximal`; the last two of `straighten` as well.
       on_start, on_chunk, on_straighten: as in `training.run`, for the three trainings.
-      options: others of `proximal` alone; ``average_decay`` is .99 and ``outer_steps`` is to stay 1.
+      options: others of `proximal` alone; ``average_decay`` is .99. Not ``outer_steps``, which is 1.
 
     Returns:
       The last `MinimaxState`: ``average`` is what to sample with, ``inner`` the critic.
@@ -71,6 +71,8 @@ def fit(
       training.NonFiniteError: training diverged; its state is the last good generator.
       ValueError: a start with a finite ``alpha``, or what `proximal` refuses.
     """
+    if "outer_steps" in options:
+        raise ValueError("outer_steps is 1 here; give more steps instead.")
     still = _keeps_weights(geometry, start_steps)
     plan_key, init_key, critic_key, start_key, train_key, last_key = jax.random.split(key, 6)
     players = _optimisers(steps, flow_rate, steps * inner_steps, critic_rate)

@@ -1,4 +1,4 @@
-"""A start for the generator: straight lines of an optimal assignment, without simulation."""
+"""A start for the generator: straight lines of optimal assignments, without simulation."""
 
 from itertools import pairwise
 from typing import NamedTuple

@@ -21,7 +21,7 @@ from wfr_flows.refinement.density_ratio import (
     stepwise,
 )
 from wfr_flows.refinement.logistic import logistic_loss
-from wfr_flows.refinement.normaliser import Normaliser, log_normaliser
+from wfr_flows.refinement.normaliser import Normaliser, annealed_normaliser
 from wfr_flows.refinement.pairs import flow_matching, flow_pairs, independent_pairs
 from wfr_flows.refinement.q_flow import QParams, QState, QTerms, init_params, q_flow, transport_cost
 from wfr_flows.refinement.refine import Draw, between, fit_ratio, refine
@@ -36,6 +36,7 @@ __all__ = [
     "QParams",
     "QState",
     "QTerms",
+    "annealed_normaliser",
     "base_distribution",
     "between",
     "bits_per_dimension",
@@ -52,7 +53,6 @@ __all__ = [
     "independent_pairs",
     "init_params",
     "linear_bridge",
-    "log_normaliser",
     "log_ratio",
     "logistic_loss",
     "q_flow",

@@ -17,6 +17,7 @@ from wfr_flows.measures import (
     equally_weighted,
     moments,
     standard_normal,
+    whitening_by,
 )
 from wfr_flows.refinement.pairs import flow_matching
 from wfr_flows.static import Diracs
@@ -64,14 +65,8 @@ def base_distribution(base: Base) -> Distribution:
 
 def gaussian_base(measure: Particles) -> Base:
     """The Gaussian of the moments of a weighted sample; its covariance has to be regular."""
-    mean, covariance = moments(measure)
-    factor = jnp.linalg.cholesky(covariance)
-    log_det = -jnp.sum(jnp.log(jnp.diagonal(factor)))
-
-    def whiten(x: Float[Array, " d"]) -> tuple[Array, Scalar]:
-        return jax.scipy.linalg.solve_triangular(factor, x - mean, lower=True), log_det
-
-    return Base(mean.size, whiten, lambda z: mean + factor @ z)
+    seen = whitening_by(*moments(measure))
+    return Base(seen.centre.size, lambda x: (seen(x), -seen.log_det), seen.back)
 
 
 def copula_base(measure: Particles, edges: ArrayLike) -> Base:

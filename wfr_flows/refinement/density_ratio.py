@@ -110,7 +110,7 @@ def energy_model(base: Distribution, log_ratio: Callable[[Float[Array, " d"]], S
       log_ratio: ``x: [d] -> log p/p_base``.
 
     Returns:
-      ``x: [d] -> scalar``; normalised as far as the ratio is right, see `log_normaliser`.
+      ``x: [d] -> scalar``; normalised as far as the ratio is right, see `annealed_normaliser`.
 
     Raises:
       ValueError: a base without density.

@@ -28,7 +28,7 @@ class Normaliser(NamedTuple):
     acceptance: Scalar
 
 
-def log_normaliser(
+def annealed_normaliser(
     key: Key,
     base: Distribution,
     log_ratio: Callable[[Float[Array, " d"]], Scalar],
@@ -36,7 +36,7 @@ def log_normaliser(
     num_samples: int = 1024,
     num_levels: int = 100,
 ) -> Normaliser:
-    """``log E_base exp(log-ratio)``, 0 of a perfect ratio: what to subtract from an `energy_model`.
+    """``log E_base exp(log-ratio)``, 0 of a perfect ratio, to be subtracted from an `energy_model`.
 
     Chains go from the base to the model through ``p_base exp(β r)``, ``β`` from 0 to 1, and weigh each step
     of ``β`` by what it adds (Neal, 2001), with a Metropolis-adjusted Langevin step at every level, whose size

@@ -1,6 +1,6 @@
 """Scan-based training of immutable trees: methods, saddle points, optimisers, the loop, checkpoints."""
 
-from wfr_flows.training.checkpoint import latest_step, restore, save
+from wfr_flows.training.checkpoint import CheckpointError, latest_step, restore, save
 from wfr_flows.training.loop import Chunk, NonFiniteError, run
 from wfr_flows.training.method import LossFn, Method, TrainState, begin, descend, gradient_method, is_finite
 from wfr_flows.training.minimax import AscentFn, DescentFn, MinimaxInfo, MinimaxState, ShowFn, minimax
@@ -9,6 +9,7 @@ from wfr_flows.training.resume import resumable
 
 __all__ = [
     "AscentFn",
+    "CheckpointError",
     "Chunk",
     "DescentFn",
     "LossFn",

@@ -8,6 +8,10 @@ import numpy as np
 from wfr_flows.typing import PyTree
 
 
+class CheckpointError(ValueError):
+    """A checkpoint that is not there, damaged, or of something else."""
+
+
 def save(directory: str | Path, step: int, tree: PyTree) -> None:
     """Save a tree as checkpoint ``step``; earlier ones but the last are deleted once it is complete.
 
@@ -37,11 +41,11 @@ def restore(directory: str | Path, like: PyTree, step: int | None = None) -> PyT
       step: which one.
 
     Raises:
-      ValueError: no checkpoint there, or one that does not fit ``like``.
+      CheckpointError: no checkpoint there, or one that does not fit ``like``.
     """
     step = latest_step(directory) if step is None else step
     if step is None:
-        raise ValueError(f"{directory} holds no checkpoint; run without --resume first.")
+        raise CheckpointError(f"{directory} holds no checkpoint; train first.")
     abstract = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), like)
     with _manager(directory) as manager:
         try:
@@ -51,7 +55,7 @@ def restore(directory: str | Path, like: PyTree, step: int | None = None) -> PyT
                 raise ValueError("arrays of other shapes")
             return found
         except Exception as error:  # orbax raises many kinds for a damaged or foreign checkpoint
-            raise ValueError(
+            raise CheckpointError(
                 f"the checkpoint in {directory} is damaged or of another model; start anew ({error})."
             ) from error
 

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from wfr_flows.training.checkpoint import CheckpointError
 from wfr_flows.training.method import Method, is_finite
 from wfr_flows.training.resume import next_record
 from wfr_flows.typing import Key, PyTree
@@ -82,6 +83,8 @@ def run(
         if start == 0 and record.begun:
             _, info = jax.eval_shape(lambda: method.step(key, state, sample(key)))
             start, state, info = record.restored(state, info)
+            if start > num_steps:
+                raise CheckpointError(f"{start} steps are kept, more than num_steps {num_steps}; begin anew.")
             on_chunk(Chunk(start, state, info))
         for first in range(start, num_steps, chunk_size):
             state, alive, info = advance(key, state, jnp.asarray(first), jnp.asarray(num_steps))

@@ -7,6 +7,7 @@ from contextvars import ContextVar
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from wfr_flows.training.checkpoint import latest_step, restore, save
@@ -28,7 +29,7 @@ def resumable(directory: str | Path, *, seconds: float = 5.0) -> Iterator[None]:
       seconds: between saves, which happen between chunks. What an exception interrupts is saved too.
 
     Raises:
-      ValueError: on the way, where a checkpoint does not fit the run.
+      CheckpointError: on the way, where a checkpoint does not fit the run.
     """
     folders = ((Path(directory) / str(index), seconds) for index in range(2**31))
     token = _FOLDERS.set(folders)
@@ -64,7 +65,8 @@ class Record:
         assert step is not None
         assert self._folder is not None
         infos = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((step, *leaf.shape), leaf.dtype), info)
-        found = restore(self._folder, {"state": state, "info": infos}, step)
+        like = {"state": jax.tree.map(jnp.asarray, state), "info": infos}
+        found = jax.tree.map(jnp.asarray, restore(self._folder, like, step))
         self._step, self._state, self._infos = step, found["state"], [found["info"]]
         return step, found["state"], found["info"]
 
