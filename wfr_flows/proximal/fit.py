@@ -71,9 +71,7 @@ def fit(
       training.NonFiniteError: training diverged; its state is the last good generator.
       ValueError: a start with a finite ``alpha``, or what `proximal` refuses.
     """
-    if "outer_steps" in options:
-        raise ValueError("outer_steps is 1 here; give more steps instead.")
-    still = _keeps_weights(geometry, start_steps)
+    still = _keeps_weights(geometry, start_steps, options)
     plan_key, init_key, critic_key, start_key, train_key, last_key = jax.random.split(key, 6)
     players = _optimisers(steps, flow_rate, steps * inner_steps, critic_rate)
     way: dict[str, Any] = {"num_steps": num_steps, "solver": solver}
@@ -88,7 +86,9 @@ def fit(
     return _straightened(last_key, field, source, state, straighten_steps * still, on_straighten, **way)
 
 
-def _keeps_weights(geometry: Geometry, start_steps: int) -> bool:
+def _keeps_weights(geometry: Geometry, start_steps: int, options: dict[str, Any]) -> bool:
+    if "outer_steps" in options:
+        raise ValueError("outer_steps is 1 here; give more steps instead.")
     still = bool(np.isinf(geometry.alpha))
     if start_steps and not still:
         raise ValueError(f"alpha is {geometry.alpha} and the start keeps weights; give start_steps = 0.")
