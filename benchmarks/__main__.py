@@ -146,8 +146,8 @@ def device(machine: dict[str, Any]) -> str:
 def run(name: str, module: str, given: list[str], options: argparse.Namespace) -> bool:
     """Run a benchmark, and keep its record if there is a folder; whether it succeeded."""
     command, beside = [sys.executable, "-m", f"benchmarks.{module}", *given], options.jobs > 1
-    heading, folder = f"== {module} {' '.join(given)}\n", options.out
-    record = None if folder is None else folder / f"{name}.jsonl"
+    heading = f"== {module} {' '.join(given)}\n"
+    record = None if options.out is None else options.out / f"{name}.jsonl"
     if record is not None:
         command += ["--out", str(record)]
     if not beside:
@@ -156,9 +156,9 @@ def run(name: str, module: str, given: list[str], options: argparse.Namespace) -
     if beside:
         sys.stdout.write(heading + done.stdout + done.stderr)
         sys.stdout.flush()
-    if folder is not None and record is not None and record.exists():
+    if record is not None and record.exists():
         machine = json.loads(record.read_text().splitlines()[0])["machine"]
-        record.replace(folder / f"{name}-{device(machine)}.jsonl")
+        record.replace(options.out / f"{name}-{device(machine)}.jsonl")
     return done.returncode == 0
 
 

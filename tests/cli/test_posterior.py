@@ -155,7 +155,7 @@ def test_model_is_replaced_only_by_a_complete_one(conjugate, monkeypatch, tmp_pa
     assert json.loads((out / "model.json").read_text()) == before
     assert main(["generate", str(out), "-n", "10", "--out", str(tmp_path / "samples.csv")]) == 0
     monkeypatch.setattr(training, "save", save)
-    assert infer(conjugate / "prior.csv", out) == 0
+    assert infer(conjugate / "prior.csv", out, "--resume") == 0
     after = json.loads((out / "model.json").read_text())
     assert after["run"] != before["run"]
     assert training.latest_step(out / "checkpoint") == after["step"]
@@ -167,7 +167,9 @@ def test_failed_training_exits_with_one_and_keeps_everything(conjugate, capsys):
     out, before = conjugate / "out", contents(conjugate / "out")
     # Its inverse is not a normal number of single precision.
     assert infer(conjugate / "prior.csv", out, "--alpha", "1e-38") == 1
-    assert "non-finite at step 0" in refusal(capsys)
+    said = refusal(capsys)
+    assert "non-finite at step 0" in said
+    assert "prior.csv" in said
     assert contents(out) == before
 
 

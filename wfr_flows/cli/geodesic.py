@@ -9,7 +9,6 @@ from rich.table import Table
 
 from wfr_flows.cli import pipeline
 from wfr_flows.cli.directory import check_directory, read_json, refuse_to_replace
-from wfr_flows.cli.files import digest
 from wfr_flows.cli.options import (
     add_resume,
     add_run,
@@ -96,9 +95,7 @@ def run(options: argparse.Namespace) -> int:
 def _settings(options: argparse.Namespace) -> Settings:
     return Settings(
         source=options.source,
-        source_digest=digest(options.source),
         target=options.target,
-        target_digest=digest(options.target),
         weights=options.weights,
         alpha=options.alpha,
         seed=options.seed,

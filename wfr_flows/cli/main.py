@@ -67,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         complain(str(error))
         return 2
     except NonFiniteError as error:
-        complain(str(error))
+        complain(" ".join([str(error), *getattr(error, "__notes__", [])]))
         return 1
     except KeyboardInterrupt:
         complain("interrupted; where it trained, --resume continues.")

@@ -17,7 +17,7 @@ from wfr_flows.cli import pipeline
 from wfr_flows.cli.directory import read_json
 from wfr_flows.cli.files import write_atomically
 from wfr_flows.cli.options import InputError
-from wfr_flows.cli.settings import Settings, finished
+from wfr_flows.cli.settings import Settings, finished, made_by_us
 from wfr_flows.dynamics import Geometry
 from wfr_flows.geodesics import Generator, Learned
 from wfr_flows.measures import Particles
@@ -176,14 +176,13 @@ def _of_geodesic(directory: Path, saved: dict):
         )
     summary = read_json(directory / "summary.json", "train again") or {}
     shape = _shape(directory / "settings.json", {**saved, "dimension": summary.get("dimension")})
-    names = {field.name for field in dataclasses.fields(Settings)}
     if (
-        not names <= set(saved)
+        not made_by_us(saved)
         or type(saved["matching_steps"]) is not int
         or type(saved["refinement_steps"]) is not int
     ):
         raise _damaged(directory / "settings.json")
-    settings = Settings(**{name: saved[name] for name in names})
+    settings = Settings(**{field.name: saved[field.name] for field in dataclasses.fields(Settings)})
 
     def restore() -> Learned:
         params = pipeline.trained(directory / "checkpoint", settings, shape.dimension)

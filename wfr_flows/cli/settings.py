@@ -11,9 +11,7 @@ class Settings:
     """Everything that decides the result of a run."""
 
     source: str
-    source_digest: str
     target: str | None
-    target_digest: str
     weights: str | None
     alpha: float
     seed: int

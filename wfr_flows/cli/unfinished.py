@@ -61,6 +61,7 @@ def keeping(options: argparse.Namespace, inputs: Sequence[str], *, beside: bool 
             yield
     except training.NonFiniteError as error:
         _close(folder, {**wanted, "failed_at": error.step})
+        error.add_note(f"The data: {', '.join(inputs) or 'none'}.")
         raise
     except training.CheckpointError as error:
         raise InputError(f"what is kept in {folder} is damaged; delete it and begin anew.") from error

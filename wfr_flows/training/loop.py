@@ -79,22 +79,22 @@ def run(
     """
 
     advance = _scan(method, sample, chunk_size)
-    with next_record() as record:
-        if start == 0 and record.begun:
-            _, info = jax.eval_shape(lambda: method.step(key, state, sample(key)))
-            start, state, info = record.restored(state, info)
-            if start > num_steps:
-                raise CheckpointError(f"{start} steps are kept, more than num_steps {num_steps}; begin anew.")
-            on_chunk(Chunk(start, state, info))
-        for first in range(start, num_steps, chunk_size):
-            state, alive, info = advance(key, state, jnp.asarray(first), jnp.asarray(num_steps))
-            done = min(chunk_size, num_steps - first)
-            good = done if np.all(alive[:done]) else int(np.argmin(np.asarray(alive)))
-            chunk = Chunk(first + good, state, jax.tree.map(lambda leaf, n=good: leaf[:n], info))
-            record.add(*chunk)
-            if good < done:
-                raise NonFiniteError(chunk.step, state)
-            on_chunk(chunk)
+    record = next_record()
+    if start == 0 and record.begun:
+        _, info = jax.eval_shape(lambda: method.step(key, state, sample(key)))
+        start, state, info = record.restored(state, info)
+        if start > num_steps:
+            raise CheckpointError(f"{start} steps are kept, more than num_steps {num_steps}; begin anew.")
+        on_chunk(Chunk(start, state, info))
+    for first in range(start, num_steps, chunk_size):
+        state, alive, info = advance(key, state, jnp.asarray(first), jnp.asarray(num_steps))
+        done = min(chunk_size, num_steps - first)
+        good = done if np.all(alive[:done]) else int(np.argmin(np.asarray(alive)))
+        chunk = Chunk(first + good, state, jax.tree.map(lambda leaf, n=good: leaf[:n], info))
+        record.add(*chunk)
+        if good < done:
+            raise NonFiniteError(chunk.step, state)
+        on_chunk(chunk)
     return state
 
 

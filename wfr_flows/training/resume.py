@@ -13,7 +13,7 @@ import numpy as np
 from wfr_flows.training.checkpoint import latest_step, restore, save
 from wfr_flows.typing import PyTree
 
-_FOLDERS: ContextVar[Iterator[tuple[Path, float]] | None] = ContextVar("folders", default=None)
+_RECORDS: ContextVar[tuple[Path, float, list["Record"]] | None] = ContextVar("records", default=None)
 
 
 @contextmanager
@@ -26,17 +26,21 @@ def resumable(directory: str | Path, *, seconds: float = 5.0) -> Iterator[None]:
 
     Args:
       directory: made at the first save.
-      seconds: between saves, which happen between chunks. What an exception interrupts is saved too.
+      seconds: between saves, which happen between chunks. An exception in the body saves all that was done.
 
     Raises:
       CheckpointError: on the way, where a checkpoint does not fit the run.
     """
-    folders = ((Path(directory) / str(index), seconds) for index in range(2**31))
-    token = _FOLDERS.set(folders)
+    records = []
+    token = _RECORDS.set((Path(directory), seconds, records))
     try:
         yield
+    except BaseException:
+        for record in records:
+            record.save()
+        raise
     finally:
-        _FOLDERS.reset(token)
+        _RECORDS.reset(token)
 
 
 class Record:
@@ -51,13 +55,6 @@ class Record:
         self._step, self._state, self._infos, self._saved = 0, None, [], True
         self._last = None if folder is None else latest_step(folder)
         self.begun = self._last is not None
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, kind, error, trace):
-        if error is not None and not self._saved:
-            self._save()
 
     def restored(self, state: PyTree, info: PyTree) -> tuple[int, PyTree, PyTree]:
         """Step, state and infos of the last save; ``state`` and ``info``, of one step, tell the shapes."""
@@ -77,11 +74,13 @@ class Record:
         # Nothing is lost where nothing was done.
         self._step, self._state, self._saved = step, state, step == 0
         self._infos.append(jax.tree.map(np.asarray, info))
-        if not self._saved and time.monotonic() - self._saved_at > self._seconds:
-            self._save()
+        if time.monotonic() - self._saved_at > self._seconds:
+            self.save()
 
-    def _save(self) -> None:
-        assert self._folder is not None
+    def save(self) -> None:
+        """Save what has not been saved."""
+        if self._saved or self._folder is None:
+            return
         infos = jax.tree.map(lambda *leaves: np.concatenate(leaves), *self._infos)
         save(self._folder, self._step, {"state": self._state, "info": infos})
         self._infos, self._saved, self._saved_at = [infos], True, time.monotonic()
@@ -89,5 +88,9 @@ class Record:
 
 def next_record() -> Record:
     """The record of the next run within `resumable`; one that keeps nothing outside."""
-    folders = _FOLDERS.get()
-    return Record() if folders is None else Record(*next(folders))
+    found = _RECORDS.get()
+    if found is None:
+        return Record()
+    directory, seconds, records = found
+    records.append(Record(directory / str(len(records)), seconds))
+    return records[-1]
