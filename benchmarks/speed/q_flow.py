@@ -56,7 +56,7 @@ def measured(num_steps: int, width: int, ratio_width: int, batch: int, repeats: 
     state = method.init(refinement.init_params(field, ratio, keys[2]))
 
     def one_way(params, ratio_params, source):
-        path = carry(field, WASSERSTEIN, params, source, time_grid(num_steps), checkpoint=False)
+        path = carry(field, WASSERSTEIN, params, source, time_grid(num_steps))
         values = jax.vmap(ratio.value, (None, None, 0))(ratio_params, jnp.array(1.0), path.position[-1])
         return 0.5 * refinement.transport_cost(path, WASSERSTEIN) - jnp.mean(values)
 

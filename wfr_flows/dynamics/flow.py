@@ -117,7 +117,6 @@ def carry(
     grid: Float[Array, " k"],
     *,
     log_det: bool = False,
-    checkpoint: bool = True,
     solver: diffrax.AbstractSolver | None = None,
     tolerance: float | None = None,
 ) -> Trajectory:
@@ -129,14 +128,14 @@ def carry(
       measure: particles at time ``grid[0]``.
       grid: ``[k]`` times; decreasing for the way back.
       log_det: whether to follow the log-determinant, by ``d`` Jacobian-vector products; 0 otherwise.
-      checkpoint, solver, tolerance: as in `integrate`.
+      solver, tolerance: as in `integrate`.
 
     Returns:
       A `Trajectory` with a node at every time.
     """
     start = FlowState(measure.position, measure.log_weight, jnp.zeros_like(measure.log_weight))
     motion = field_motion(field, geometry, log_det=log_det)
-    states = integrate(motion, start, params, grid, checkpoint=checkpoint, solver=solver, tolerance=tolerance)
+    states = integrate(motion, start, params, grid, solver=solver, tolerance=tolerance)
     log_weight = states.log_weight
     if geometry.spherical:
         log_weight = jax.nn.log_softmax(log_weight, axis=-1) + jax.nn.logsumexp(measure.log_weight)

@@ -139,7 +139,7 @@ def _both_ways(
 ) -> tuple[Trajectory, Trajectory]:
     """The source forward, the target back."""
     source, target = batch
-    take = partial(carry, field, geometry, params, checkpoint=False)
+    take = partial(carry, field, geometry, params)
     return take(source, time_grid(num_steps)), take(target, time_grid(num_steps, reverse=True))
 
 
