@@ -69,8 +69,8 @@ def embedded(name: str, dim: int) -> Distribution:
     return Distribution(dim, lifted(plane.sample), None, lifted(plane.spread))
 
 
-def plane(measure: Particles, size: int | None = None) -> Particles:
-    return measures.equally_weighted(measure.position[:size, :2])
+def plane(measure: Particles) -> Particles:
+    return measures.equally_weighted(measure.position[:, :2])
 
 
 class Tools(NamedTuple):
