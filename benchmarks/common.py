@@ -50,12 +50,17 @@ def installed(module: str) -> bool:
 def optimal_cost(first: Any, last: Any) -> float:
     """``W₂²`` of equal shares at points ``[n, d]`` and ``[m, d]``, by the network simplex of POT, an extra.
 
+    NaN where a point is not finite.
+
     Raises:
       RuntimeError: it ended before the optimum.
     """
     import ot  # noqa: PLC0415  optional
 
-    cost = ot.dist(*(np.asarray(points, float) for points in (first, last)))
+    first, last = (np.asarray(points, float) for points in (first, last))
+    if not (np.isfinite(first).all() and np.isfinite(last).all()):
+        return math.nan
+    cost = ot.dist(first, last)
     value, log = ot.emd2([], [], cost, numItermax=10**8, log=True)
     if log["warning"] is not None:
         raise RuntimeError(f"no optimum between {cost.shape} points: {log['warning']}")

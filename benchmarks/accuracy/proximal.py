@@ -27,7 +27,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.common import installed, parser, report, rounded
+from benchmarks.common import installed, optimal_cost, parser, report, rounded
 from wfr_flows import measures, metrics, potentials, proximal, training
 from wfr_flows.dynamics import Field, Geometry, Trajectory, carry, potential_field, time_grid
 from wfr_flows.measures import Distribution, Particles
@@ -69,17 +69,8 @@ def embedded(name: str, dim: int) -> Distribution:
     return Distribution(dim, lifted(plane.sample), None, lifted(plane.spread))
 
 
-def squared_wasserstein(a: Particles, b: Particles) -> float:
-    import ot  # noqa: PLC0415  optional
-
-    x, y = (np.asarray(measure.position, float) for measure in (a, b))
-    if not (np.isfinite(x).all() and np.isfinite(y).all()):
-        return np.nan
-    return np.sum(ot.emd2([], [], ot.dist(x, y))).item()
-
-
-def plane(measure: Particles, size: int | None = None) -> Particles:
-    return measures.equally_weighted(measure.position[:size, :2])
+def plane(measure: Particles) -> Particles:
+    return measures.equally_weighted(measure.position[:, :2])
 
 
 class Tools(NamedTuple):
@@ -176,7 +167,7 @@ def judged(options, key: jax.Array, generate, target: Distribution) -> dict:
             plane(generate(normal.sample(keys[0], size), 5)), plane(target.spread(keys[1], size))
         ),
         "squared_wasserstein": np.mean(
-            [squared_wasserstein(plane(m), plane(f)) for m, f in zip(moved[5], fresh, strict=True)]
+            [optimal_cost(plane(m).position, plane(f).position) for m, f in zip(moved[5], fresh, strict=True)]
         ),
         "off_manifold": jnp.sqrt(jnp.mean(jnp.stack(beside) ** 2)) if target.dim > 2 else 0.0,
         **{f"change_{n}": means[n] / means[5] - 1 for n in STEPS[1:]},
@@ -191,7 +182,7 @@ def floors(name: str, size: int) -> dict:
     many, fresh = [draw(k, size) for k in keys[:2]], [draw(k, few) for k in keys]
     return {
         "sinkhorn_floor": float(jax.jit(metrics.sinkhorn_divergence)(*many)),
-        "floor": np.mean([squared_wasserstein(*pair) for pair in pairwise(fresh)]).item(),
+        "floor": np.mean([optimal_cost(a.position, b.position) for a, b in pairwise(fresh)]).item(),
     }
 
 

@@ -65,14 +65,14 @@ def gaussians(key, dim, smoke):
     potential = potentials.moving_quadratic(dim, degree=4)
     field = dynamics.potential_field(potential, WASSERSTEIN)
     keys = jax.random.split(key, 3)
-    steps = 10 if smoke else 400
+    steps, size = (4, 512) if smoke else (400, 1 << 16)
     points = source.sample(keys[2], 4000)
     exact = shift + np.asarray(points.position) @ optimal
     since = time.process_time()
-    learn = partial(refinement.refine, field=field, geometry=WASSERSTEIN, draw=draw, num_pairs=1 << 16)
+    learn = partial(refinement.refine, field=field, geometry=WASSERSTEIN, draw=draw, num_pairs=size)
     learn = partial(learn, ratio=potentials.moving_quadratic(dim, degree=0), matching_steps=steps)
     begun = learn(keys[0], rounds=0, refinement_steps=0)
-    pairs = jax.jit(partial(refinement.flow_pairs, field, WASSERSTEIN))(begun, *draw(keys[1], 1 << 16))
+    pairs = jax.jit(partial(refinement.flow_pairs, field, WASSERSTEIN))(begun, *draw(keys[1], size))
     params = learn(
         keys[1],
         pairs=pairs,
@@ -366,7 +366,7 @@ def main() -> None:
     options.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     options = options.parse_args()
     if options.smoke:
-        options.examples, options.pairs, options.seeds = ["information", "moons"], [2], [0]
+        options.examples, options.dims, options.pairs, options.seeds = examples, [2], [2], [0]
     with report("accuracy/refinement", options) as emit:
         for seed in options.seeds:
             key = jax.random.key(seed)

@@ -3,7 +3,10 @@
 import subprocess
 import sys
 
+import jax
 import pytest
+
+from wfr_flows.cli import main
 
 TWO = "0,0\n1,0\n"
 
@@ -48,3 +51,42 @@ def test_without_a_place_to_keep_them_the_command_works(started, tmp_path):
     (tmp_path / "cache").write_text("not a folder")
     code, errors, _ = started()
     assert (code, errors) == (0, "")
+
+
+LEAST_TIME, MOST_BYTES = "jax_persistent_cache_min_compile_time_secs", "jax_compilation_cache_max_size"
+
+
+@pytest.fixture
+def refused(tmp_path, monkeypatch):
+    """``(**settings) -> settings afterwards`` of a command that ends at its input, in this process."""
+    names = {LEAST_TIME: 1.0, MOST_BYTES: -1, "jax_compilation_cache_dir": None}
+    before = {name: jax.config.values[name] for name in names}
+    for name in names:
+        monkeypatch.delenv(name.upper(), raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+
+    def start(**settings):
+        for name, value in (names | settings).items():
+            jax.config.update(name, value)
+        assert main(["distance", "nowhere.csv", "nowhere.csv"]) == 2
+        assert str(tmp_path) in jax.config.values["jax_compilation_cache_dir"]
+        return {name: jax.config.values[name] for name in (LEAST_TIME, MOST_BYTES)}
+
+    yield start
+    for name, value in before.items():
+        jax.config.update(name, value)
+
+
+def test_all_programs_are_kept_up_to_a_size(refused):
+    assert refused() == {LEAST_TIME: 0.0, MOST_BYTES: 2**29}
+
+
+def test_what_the_user_has_set_in_jax_stays(refused):
+    assert refused(**{LEAST_TIME: 5.0}) == {LEAST_TIME: 5.0, MOST_BYTES: 2**29}
+    assert refused(**{MOST_BYTES: 1000}) == {LEAST_TIME: 0.0, MOST_BYTES: 1000}
+
+
+def test_what_the_environment_says_stays_even_where_it_says_the_usual(refused, monkeypatch):
+    monkeypatch.setenv(LEAST_TIME.upper(), "1.0")
+    monkeypatch.setenv(MOST_BYTES.upper(), "-1")
+    assert refused() == {LEAST_TIME: 1.0, MOST_BYTES: -1}

@@ -20,6 +20,15 @@ def test_inverse_alpha_and_default():
     assert Geometry(math.inf).inverse_alpha == 0.0
 
 
+def test_energy_is_that_of_motion_and_of_growth():
+    velocity, growth = jnp.array([[3.0, 4.0], [0.0, 0.0]]), jnp.array([0.0, 2.0])
+    np.testing.assert_array_equal(Geometry(0.5).energy(velocity, growth), [12.5, 1.0])
+    # Where nothing grows, what a field says about it does not count.
+    np.testing.assert_array_equal(Geometry(math.inf).energy(velocity, jnp.array([1.0, 2.0])), [12.5, 0.0])
+    energy = jax.jit(jax.vmap(lambda a: Geometry(a).energy(velocity[1], growth[1])))
+    np.testing.assert_array_equal(energy(jnp.array([0.5, jnp.inf])), [1.0, 0.0])
+
+
 def test_inverse_alpha_of_a_traced_length_scale():
     inverse = jax.jit(jax.vmap(lambda a: Geometry(a).inverse_alpha))(jnp.array([0.5, 2.0, jnp.inf]))
     np.testing.assert_array_equal(inverse, [2.0, 0.5, 0.0])

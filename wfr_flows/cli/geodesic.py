@@ -3,7 +3,6 @@
 import argparse
 from pathlib import Path
 
-import jax
 from rich.console import Console
 from rich.table import Table
 
@@ -14,7 +13,6 @@ from wfr_flows.cli.options import (
     add_run,
     add_training,
     count,
-    pick,
     positive_or_inf,
     subcommand,
 )
@@ -34,6 +32,14 @@ directory, where `wfr-flows generate` and `wfr-flows density` find it.
 
 RESULTS = ("summary.json", "geodesic.png", "particles.npz", "checkpoint")
 """What a run writes beside its settings.json."""
+
+# In a full and in a quick run.
+_USUAL = {
+    "num_samples": (2000, 500),
+    "matching_steps": (6000, 800),
+    "refinement_steps": (200, 20),
+    "batch": (1024, 512),
+}
 
 
 def add_parser(commands) -> None:
@@ -80,7 +86,7 @@ def run(options: argparse.Namespace) -> int:
     """Run the job; see the module and `DESCRIPTION`."""
     console = screen(options)
     problem = pipeline.load(options)
-    settings = _settings(options)
+    settings = Settings.of(options, _USUAL)
     check_directory(options.out)
     ours = made_by_us(read_json(options.out / "settings.json"))
     files = [name for name in (options.source, options.target) if name]
@@ -90,26 +96,6 @@ def run(options: argparse.Namespace) -> int:
     if not printed_as_json(summary, options):
         _report(console, summary, options.out)
     return 0
-
-
-def _settings(options: argparse.Namespace) -> Settings:
-    return Settings(
-        source=options.source,
-        target=options.target,
-        weights=options.weights,
-        alpha=options.alpha,
-        seed=options.seed,
-        num_samples=pick(options, "num_samples", 2000, 500),
-        width=options.width,
-        matching_steps=pick(options, "matching_steps", 6000, 800),
-        refinement_steps=pick(options, "refinement_steps", 200, 20),
-        batch=pick(options, "batch", 1024, 512),
-        num_steps=options.num_steps,
-        action_weight=options.action_weight,
-        velocity_weight=options.velocity_weight,
-        matching_weight=options.matching_weight,
-        float64=bool(jax.config.jax_enable_x64),  # pyright: ignore[reportAttributeAccessIssue]
-    )
 
 
 def _report(console: Console, summary: dict, out: Path) -> None:

@@ -40,8 +40,12 @@ _COMMANDS = (
     filtering,
 )
 
-# A run leaves some 3 MB, a long one more.
-_CACHE_BYTES = 2**29
+_CACHE = {
+    # A run leaves some 3 MB, a long one more.
+    "jax_compilation_cache_max_size": (-1, 2**29),
+    "jax_persistent_cache_min_compile_time_secs": (1.0, 0.0),
+}
+"""JAX's own setting, and ours in its place."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -75,7 +79,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _keep_programs() -> None:
-    """Keep compiled programs in the user's cache folder, unless JAX has been told where, or not to."""
+    """Keep compiled programs in the user's cache folder, unless JAX has been told where, or not to.
+
+    What the user has set, in the environment or in `jax.config`, stays.
+    """
     settings = jax.config.values
     if settings["jax_compilation_cache_dir"] is not None or not settings["jax_enable_compilation_cache"]:
         return
@@ -86,8 +93,9 @@ def _keep_programs() -> None:
         return
     if not os.access(folder, os.W_OK | os.X_OK):  # Nowhere to keep them: they are compiled every time.
         return
-    jax.config.update("jax_compilation_cache_max_size", _CACHE_BYTES)
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    for name, (usual, ours) in _CACHE.items():
+        if name.upper() not in os.environ and settings[name] == usual:
+            jax.config.update(name, ours)
     jax.config.update("jax_compilation_cache_dir", str(folder))
 
 

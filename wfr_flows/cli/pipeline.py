@@ -235,8 +235,8 @@ def _evaluate(
     raw = geodesics.gauge_flow(potential, geometry, params, source, grid)
     forward = raw._replace(log_weight=jax.nn.log_softmax(raw.log_weight, axis=-1))
     reverse = flow(potential, geometry, params, target.normalise(), grid[::-1], log_det=False)
-    costs = geodesics.running_costs(potential, geometry, params, raw)
-    jets = jax.vmap(jax.vmap(potential.jet, (None, None, 0)), (None, 0, 0))(params, grid, raw.position)
+    jets = geodesics.path_jets(potential, params, raw)
+    costs = geodesics.running_costs(geometry, raw, jets)
     cross_entropy = kl = kl_standard_error = None
     if problem.target.log_density is not None:
         many = problem.target.spread(normaliser_key, _NORMALISER_PARTICLES)

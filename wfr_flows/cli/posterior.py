@@ -29,11 +29,11 @@ from wfr_flows.cli.options import (
     add_run,
     add_training,
     count,
-    pick,
     positive_or_inf,
     subcommand,
 )
 from wfr_flows.cli.progress import Bars, Clock
+from wfr_flows.cli.settings import Training
 from wfr_flows.cli.table import complain, printed_as_json, screen
 from wfr_flows.cli.unfinished import keeping
 from wfr_flows.geodesics import MANY_DIMENSIONS, Online
@@ -68,24 +68,12 @@ _SHOWN = 8
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
+class Settings(Training):
     """Everything beside the file that decides the result of a run."""
 
     log_likelihood: str
-    weights: str | None
-    alpha: float
-    seed: int
     samples: int
     num_pairs: int
-    width: int
-    matching_steps: int
-    refinement_steps: int
-    batch: int
-    num_steps: int
-    action_weight: float
-    velocity_weight: float
-    matching_weight: float
-    float64: bool
 
 
 class Moments(NamedTuple):
@@ -213,21 +201,7 @@ def _said(full: int, quick: int) -> str:
 def _settings(options: argparse.Namespace, dim: int) -> Settings:
     # Who asks for plans gets what goes with them.
     usual = _MANY if dim > _FEW_DIMENSIONS and options.matching_steps is None else _USUAL
-    return Settings(
-        log_likelihood=options.log_likelihood,
-        weights=options.weights,
-        alpha=options.alpha,
-        seed=options.seed,
-        samples=options.samples,
-        num_pairs=500 if options.quick else 2000,
-        width=options.width,
-        **{name: pick(options, name, *both) for name, both in usual.items()},
-        num_steps=options.num_steps,
-        action_weight=options.action_weight,
-        velocity_weight=options.velocity_weight,
-        matching_weight=options.matching_weight,
-        float64=bool(jax.config.jax_enable_x64),  # pyright: ignore[reportAttributeAccessIssue]
-    )
+    return Settings.of(options, usual, num_pairs=500 if options.quick else 2000)
 
 
 def _learn(

@@ -1,21 +1,24 @@
-"""What a run of ``wfr-flows geodesic`` was asked, which its directory keeps for those who use its model."""
+"""What a command that learns a geodesic was asked; that of ``wfr-flows geodesic`` its directory keeps."""
 
+import argparse
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, Self
+
+import jax
 
 from wfr_flows.cli.directory import read_json
+from wfr_flows.cli.options import pick
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
-    """Everything that decides the result of a run."""
+class Training:
+    """What decides how a geodesic is learned, beside the samples: see `options.add_training`."""
 
-    source: str
-    target: str | None
     weights: str | None
     alpha: float
     seed: int
-    num_samples: int
     width: int
     matching_steps: int
     refinement_steps: int
@@ -25,6 +28,23 @@ class Settings:
     velocity_weight: float
     matching_weight: float
     float64: bool
+
+    @classmethod
+    def of(cls, options: argparse.Namespace, usual: Mapping[str, tuple[int, int]], **others: Any) -> Self:
+        """From the options of the fields' names, their defaults in a full and in a quick run, and others."""
+        others |= {name: pick(options, name, *both) for name, both in usual.items()}
+        others["float64"] = jax.config.values["jax_enable_x64"]
+        names = {field.name for field in dataclasses.fields(cls)} - set(others)
+        return cls(**{name: getattr(options, name) for name in names}, **others)
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings(Training):
+    """Everything that decides the result of a run of ``wfr-flows geodesic``."""
+
+    source: str
+    target: str | None
+    num_samples: int
 
 
 def made_by_us(saved: dict | None) -> bool:

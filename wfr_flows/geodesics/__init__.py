@@ -10,7 +10,7 @@ from wfr_flows.geodesics.generator import (
     generator,
 )
 from wfr_flows.geodesics.matching import Loss, fit_matching, matching, matching_method, zero_loss
-from wfr_flows.geodesics.objective import Objective, RunningCosts, objective, running_costs
+from wfr_flows.geodesics.objective import Objective, RunningCosts, objective, path_jets, running_costs
 from wfr_flows.geodesics.online import Online, begin, update
 from wfr_flows.geodesics.snapshots import Chain, chain, chain_matching, push, push_misfit, window_actions
 from wfr_flows.geodesics.uot_gen import uot_gen
@@ -39,6 +39,7 @@ __all__ = [
     "matching",
     "matching_method",
     "objective",
+    "path_jets",
     "push",
     "push_misfit",
     "running_costs",

@@ -67,7 +67,6 @@ def matching(
         raise ValueError(f"num_pairs is {num_pairs}; give at least 2.")
     halves = slice(None, num_pairs // 2), slice(num_pairs // 2, None)
     inverse_alpha = geometry.inverse_alpha
-    alpha = jnp.where(inverse_alpha == 0, 0.0, geometry.alpha)
     angle = jax.jit(cone_angle)(diracs, geometry.alpha)
     squared_distance = spherical_from_plain(jax.jit(coupling_cost)(diracs, geometry.alpha), geometry.alpha)
     share = diracs.source_mass + diracs.target_mass
@@ -81,10 +80,10 @@ def matching(
         jets = jets_at(params, time, state.position)
         weight = state.mass * total[-1] / share[index]
         # Growth has mean zero, so the mean of this is that of Φ, but with less noise.
-        level = jets.value + alpha * state.growth
+        level = jets.value + geometry.growth_cost * state.growth
         reaction = inverse_alpha * (level - _mean(level, weight)[:, None]) ** 2
         motion = jnp.sum((jets.gradient + state.velocity) ** 2, axis=-1)
-        errors = motion + reaction + evolution_error(jets.time_derivative, state, alpha, squared_distance)
+        errors = motion + reaction + evolution_error(geometry, jets.time_derivative, state, squared_distance)
         # Two independent means, so that their noise does not count as an error.
         first, second = (_mean(level[:, half], weight[:, half]) for half in halves)
         gauge = jnp.mean(jnp.prod(jnp.stack([first, second]) - (0.5 - time) * squared_distance, axis=0))
@@ -94,13 +93,13 @@ def matching(
 
 
 def evolution_error(
-    time_derivative: Float[Array, "*s"], state: DiracState, alpha: ArrayLike, unit: ArrayLike
+    geometry: Geometry, time_derivative: Float[Array, "*s"], state: DiracState, unit: ArrayLike
 ) -> Float[Array, "*s"]:
     """How far ``∂ₜΦ`` is from the Hamilton-Jacobi equation at travelling Diracs: ``(∂ₜΦ - e)²/(e + unit)``.
 
-    ``e = ½|v|² + ½alpha g²``; ``alpha`` is 0 where nothing grows.
+    ``e`` is `Geometry.energy`.
     """
-    energy = 0.5 * (jnp.sum(state.velocity**2, axis=-1) + alpha * state.growth**2)
+    energy = geometry.energy(state.velocity, state.growth)
     scale = energy + unit
     return (time_derivative - energy) ** 2 / jnp.where(scale > 0, scale, 1.0)
 

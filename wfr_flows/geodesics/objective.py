@@ -94,16 +94,21 @@ def objective(
                 potential, geometry, params, target, num_steps=num_steps, solver=solver
             )
         cross_entropy = -jnp.sum(source.weight * log_density)
-        costs = running_costs(potential, geometry, params, forward)
+        costs = running_costs(geometry, forward, path_jets(potential, params, forward))
         total = cross_entropy + sum(weight * getattr(costs, name) for name, weight in weights.items())
         return Objective(total, cross_entropy, *costs)
 
     return evaluate
 
 
-def running_costs(
-    potential: Potential, geometry: Geometry, params: Params, trajectory: Trajectory
-) -> RunningCosts:
+def path_jets(potential: Potential, params: Params, trajectory: Trajectory) -> Jet:
+    """The jets of a potential all along a trajectory, leaves ``[k, n, ...]``."""
+    # Node by node, and again on the way back: the network's inner values at all nodes are too many to keep.
+    jets_at = jax.checkpoint(lambda node: jax.vmap(potential.jet, (None, None, 0))(params, *node))
+    return jax.lax.map(jets_at, (trajectory.time, trajectory.position))
+
+
+def running_costs(geometry: Geometry, trajectory: Trajectory, jets: Jet) -> RunningCosts:
     """Action, velocity law and Hamilton-Jacobi residual of a forward trajectory, by Simpson's rule.
 
     ``J = ∫ Σ w(½|∇Φ|² + (Φ-Φ̄)²/(2alpha)) dt`` with weights of sum 1 and
@@ -111,17 +116,17 @@ def running_costs(
     equal at the start this is the paper's R; it does not depend on how the measure is represented. The
     residual is ``∫ E_w |∂ₜΦ - ½|∇Φ|² - (Φ-Φ̄)²/(2alpha)| dt``, OT-Flow's at ``alpha = inf``. Alone of the
     three it sees what function of time a potential carries: where it vanishes, ``dΦ̄/dt = -d²_SWFR``.
+
+    Args:
+      geometry: spherical.
+      trajectory: of weighted particles, at ``k`` times.
+      jets: of the potential, from `path_jets`.
     """
-    # Node by node, and again on the way back: the network's inner values at all nodes are too many to keep.
-    jets_at = jax.checkpoint(lambda node: jax.vmap(potential.jet, (None, None, 0))(params, *node))
-    jets: Jet = jax.lax.map(jets_at, (trajectory.time, trajectory.position))
     log_weight = jax.nn.log_softmax(trajectory.log_weight, axis=-1)
     weight = jnp.exp(log_weight)
     mean = jnp.sum(weight * jets.value, axis=1, keepdims=True)
-    speed = jnp.sum(jets.gradient**2, axis=-1)
-    density = 0.5 * speed
-    if not geometry.balanced:
-        density += 0.5 * geometry.inverse_alpha.astype(speed.dtype) * (jets.value - mean) ** 2
+    growth = geometry.inverse_alpha.astype(mean.dtype) * (mean - jets.value)
+    density = geometry.energy(-jets.gradient, growth)
     # A particle of weight zero keeps it; its ratio is set to 1 rather than 0/0.
     ratio = jnp.exp(jnp.where(log_weight[0] > -jnp.inf, log_weight - log_weight[0], 0.0))
     momentum_change = jnp.sum((ratio[..., None] * jets.gradient - jets.gradient[0]) ** 2, axis=-1)

@@ -107,7 +107,6 @@ def chain_matching(
       blur: standard deviation of Gaussian noise on where the field is compared. A hundredth of the spread of
         the data keeps particles that stray from few points from being lost, and costs hardly any accuracy.
     """
-    alpha = jnp.where(geometry.inverse_alpha == 0, 0.0, geometry.alpha)
     length = jnp.diff(chain.time)
     share = chain.diracs.source_mass + chain.diracs.target_mass
     total = jax.jit(jax.vmap(running_total))(share)
@@ -125,14 +124,12 @@ def chain_matching(
         place = state.position + blur * jax.random.normal(noise_key, state.position.shape, total.dtype)
         rates: Rates = rates_at(params, chain.time[index] + span * time, place)
         weight = state.mass * total[index, -1] / (share[index][pair] * mass)
-        errors = jnp.sum((span * rates.velocity - state.velocity) ** 2, axis=-1)
-        if not geometry.balanced:
-            excess = span * rates.growth - state.growth
-            if geometry.spherical:
-                excess -= (jnp.sum(weight * excess, axis=1) / jnp.sum(weight, axis=1))[:, None]
-            errors += alpha * excess**2
+        excess = span * rates.growth - state.growth
+        if geometry.spherical:
+            excess -= (jnp.sum(weight * excess, axis=1) / jnp.sum(weight, axis=1))[:, None]
+        errors = 2 * geometry.energy(span * rates.velocity - state.velocity, excess)
         if rates.energy is not None:
-            errors += evolution_error(span**2 * rates.energy, state, alpha, chain.upper[index] / mass)
+            errors += evolution_error(geometry, span**2 * rates.energy, state, chain.upper[index] / mass)
         return 0.5 * jnp.mean(weight * errors)
 
     def loss(params: Params, key: Key) -> Scalar:
@@ -233,13 +230,12 @@ def window_actions(
     Args:
       trajectory: from `push`, through ``num_windows`` windows.
     """
-    alpha = jnp.where(geometry.inverse_alpha == 0, 0.0, geometry.alpha)
     rates: Rates = jax.vmap(batched(field), (None, 0, 0))(params, trajectory.time, trajectory.position)
     weight = jnp.exp(trajectory.log_weight)
     growth = rates.growth
     if geometry.spherical:
         growth -= (jnp.sum(weight * growth, axis=1) / jnp.sum(weight, axis=1))[:, None]
-    energy = 0.5 * jnp.sum(weight * (jnp.sum(rates.velocity**2, axis=-1) + alpha * growth**2), axis=1)
+    energy = jnp.sum(weight * geometry.energy(rates.velocity, growth), axis=1)
     energy, time = (leaf.reshape(num_windows, -1) for leaf in (energy, trajectory.time))
     span = time[:, -1] - time[:, 0]
     nodes = jnp.linspace(0.0, 1.0, energy.shape[1], dtype=energy.dtype)

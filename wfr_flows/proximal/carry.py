@@ -89,11 +89,9 @@ def _costs(
     rates: Rates, weight: Float[Array, " n"], source: Particles, geometry: Geometry
 ) -> tuple[Scalar, Scalar, Scalar]:
     """Of the action, of the residual, and of the kinetic energy by the weights at the start."""
-    alpha = jnp.where(geometry.inverse_alpha == 0, 0.0, geometry.alpha).astype(weight.dtype)
-    growth = _centred(rates.growth, weight)
-    kinetic = 0.5 * jnp.sum(rates.velocity**2, axis=-1)
-    energy = kinetic + 0.5 * alpha * growth**2
-    action, started = jnp.sum(weight * energy), jnp.sum(source.weight * kinetic)
+    energy = geometry.energy(rates.velocity, _centred(rates.growth, weight))
+    action = jnp.sum(weight * energy)
+    started = 0.5 * jnp.sum(source.weight * jnp.sum(rates.velocity**2, axis=-1))
     if rates.energy is None:
         return action, jnp.zeros_like(action), started
     return action, jnp.sum(weight * jnp.abs(rates.energy - energy)), started

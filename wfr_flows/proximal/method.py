@@ -50,7 +50,6 @@ class _Game(NamedTuple):
     bend_weight: float
     num_steps: int
     solver: diffrax.AbstractSolver
-    jitter: bool
     frozen: bool
 
 
@@ -69,7 +68,6 @@ def proximal(
     bend_weight: float = 0.0,
     num_steps: int = 5,
     solver: diffrax.AbstractSolver = EULER,
-    jitter: bool = True,
     frozen: bool = False,
     **alternation: Any,
 ) -> Method:
@@ -91,8 +89,7 @@ def proximal(
       residual_weight: of the Hamilton-Jacobi residual, in units of ``λ``.
       bend_weight: of the bend of the paths, of which the optimum at ``alpha = inf`` has none: samples then
         depend less on the number of steps.
-      num_steps, solver: of the flow, from time 0 to 1.
-      jitter: draw the times anew at every update, see `random_grid`.
+      num_steps, solver: of the flow, from time 0 to 1, on a `random_grid` at every update.
       frozen: see `carry_with_costs`.
       alternation: of `training.minimax`; ``inner_steps`` updates of the critic (5) come before every one
         of the flow.
@@ -106,7 +103,7 @@ def proximal(
     """
     game = _Game(
         field, geometry, critic, kinetic_weight, bound, lipschitz, penalty_weight, residual_weight,
-        bend_weight, num_steps, solver, jitter, frozen,
+        bend_weight, num_steps, solver, frozen,
     )  # fmt: skip
     _check(game)
     players = partial(_ascent, game), partial(_descent, game)
@@ -115,7 +112,7 @@ def proximal(
 
 
 def _carried(game: _Game, params: Params, key: Key, source: Particles) -> Carried:
-    grid = random_grid(key, game.num_steps) if game.jitter else time_grid(game.num_steps)
+    grid = random_grid(key, game.num_steps)
     how = {"solver": game.solver, "frozen": game.frozen}
     return carry_with_costs(game.field, game.geometry, params, source, grid, **how)
 

@@ -20,6 +20,8 @@ _NEXT_TOLERANCE = 0.1
 _LEAST_TOLERANCE = 1e-6
 _MARGIN = 3.0
 _LEAST_MARGIN = 1e-2
+# Times the root of the precision: what the mass that islands lack outweighs a unit of cost by, at the most.
+_LEAST_UNIT = 100.0
 
 
 def solve(
@@ -101,13 +103,25 @@ def _scaled(
     cost, reachable = problem.cost(source.position, target.position)
     legal = reachable & problem.worthwhile(cost) & (source.weight > 0)[:, None] & (target.weight > 0)[None, :]
     mass = jnp.exp(0.5 * (jax.nn.logsumexp(source.log_weight) + jax.nn.logsumexp(target.log_weight)))
-    share = jnp.where(legal, source.normalise().weight[:, None] * target.normalise().weight, 0.0)
+    weights = source.normalise().weight, target.normalise().weight
+    share = jnp.where(legal, weights[0][:, None] * weights[1], 0.0)
     mean = ratio(jnp.sum(share * cost), jnp.sum(share))
     penalty = 1 / jnp.maximum(problem.inverse_penalty, jnp.finfo(cost.dtype).tiny)
     # Potentials reach the size of the penalty, and rounding of that size must stay below the unit. Costs that
     # it swallows are as good as none.
     rounding = jnp.where(problem.inverse_penalty > 0, jnp.finfo(cost.dtype).eps * penalty, 0.0)
     unit = jnp.clip(jnp.where(mean > rounding, mean, 1.0), 100 * rounding, penalty)
+    # Where islands out of reach of each other differ in mass, potentials have to find a level on each. That
+    # costs the penalty, and Newton's systems resolve it beside costs that are not too small.
+    lacking = jnp.where(problem.inverse_penalty > 0, penalty * _lacking(legal, *weights), 0.0)
+    unit = jnp.maximum(unit, _LEAST_UNIT * float(jnp.finfo(cost.dtype).eps) ** 0.5 * lacking)
     present = legal.any(axis=1), legal.any(axis=0)
     scaled = between(source, target, cost / unit, legal, present, unit * problem.inverse_penalty)
     return scaled, reachable, unit, mass
+
+
+def _lacking(legal: Bool[Array, "n m"], source: Array, target: Array) -> Scalar:
+    """How far masses in reach of each other are apart: ``Σ (√a - √b)²`` over islands of ``a`` and ``b``."""
+    there, here = legal @ target, source @ legal
+    here = ratio(legal @ (target * here), there)
+    return jnp.sum(jnp.where(there > 0, source * (1 - jnp.sqrt(ratio(there, here))) ** 2, 0.0))
