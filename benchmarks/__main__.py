@@ -42,7 +42,9 @@ PRESET = {
 """What half an hour has room for, by module."""
 
 NAMED = {
+    "accuracy-digits_bases": ["accuracy.digits", "--examples", "energies", "--bases", "copula", "flow"],
     "accuracy-digits_gaussian": ["accuracy.digits", "--examples", "energies", "--bases", "gaussian"],
+    "accuracy-digits_transfer": ["accuracy.digits", "--examples", "transfer"],
     "accuracy-filtering_double_well": [
         *("accuracy.filtering", "--examples", "double-well", "--particles", "32768"),
     ],
