@@ -53,14 +53,20 @@ def log_normaliser(
     num_steps: int = 16,
     solver: diffrax.AbstractSolver | None = None,
 ) -> Scalar:
-    """``log Z = (1/alpha)∫Φ̂ dt = log E_ρ1[exp((1/alpha)∫Φ)]`` over reverse paths of target samples."""
+    """``log Z = (1/alpha)∫Φ̂ dt = log E_ρ1[exp((1/alpha)∫Φ)]`` over reverse paths of target samples.
+
+    Args:
+      potential, geometry, params: of the flow; 0 at ``alpha = inf``.
+      target: weighted samples of ``ρ1``, of any mass.
+      num_steps, solver: of the reverse flow.
+    """
     grid = time_grid(num_steps, reverse=True)
     reverse = gauge_flow(potential, geometry, params, target.normalise(), grid, solver=solver, log_det=False)
     return jax.nn.logsumexp(reverse.log_weight[-1])
 
 
 def gauge_flow(potential, geometry, params, measure, grid, **options) -> Trajectory:
-    """`dynamics.flow` in the gauge ``Φ̄ = 0``: log-weights change by exactly ``-(1/alpha)∫Φ``."""
+    """`dynamics.flow`, with its arguments, in the gauge ``Φ̄ = 0``: log-weights change by ``-(1/alpha)∫Φ``."""
     return flow(potential, geometry._replace(spherical=False), params, measure, grid, **options)
 
 
