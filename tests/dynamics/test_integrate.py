@@ -1,4 +1,3 @@
-
 import diffrax
 import jax
 import jax.numpy as jnp
