@@ -1,6 +1,7 @@
 """A deep smooth network as a potential."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import flax.linen as nn
 import jax
@@ -35,6 +36,12 @@ class SiluNetwork(nn.Module):
         return nn.Dense(self.outputs, dtype=dtype, param_dtype=dtype, kernel_init=start)(inputs)
 
 
+@partial(jax.jit, static_argnums=(0, 1))
+def initialised(network: nn.Module, inputs: int, key: Key) -> Params:
+    """Parameters that a network of ``inputs`` numbers begins with: one program for all of one shape."""
+    return network.init(key, jnp.zeros(inputs, jnp.result_type(float)))["params"]
+
+
 def mlp(dim: int, *, width: int = 64, depth: int = 3) -> Potential:
     """``Φ(t, x)`` as a network of ``depth`` layers with ``x sigmoid(x)`` between them, 0 at the start.
 
@@ -54,9 +61,6 @@ def mlp(dim: int, *, width: int = 64, depth: int = 3) -> Potential:
             raise ValueError(f"{name} is {size}; give at least 1.")
     network = SiluNetwork((width,) * depth, 1)
 
-    def init(key: Key) -> Params:
-        return network.init(key, jnp.zeros(dim + 1, jnp.result_type(float)))["params"]
-
     def of(params: Params, inputs: Float[Array, " d+1"]) -> Scalar:
         return network.apply({"params": params}, inputs)[0]  # pyright: ignore[reportIndexIssue]
 
@@ -74,4 +78,4 @@ def mlp(dim: int, *, width: int = 64, depth: int = 3) -> Potential:
         laplacian = jnp.sum(jax.vmap(curvature)(jnp.eye(dim, dim + 1, dtype=inputs.dtype)))
         return Jet(at, slope[:-1], laplacian, slope[-1])
 
-    return Potential(init, value, jet)
+    return Potential(partial(initialised, network, dim + 1), value, jet)

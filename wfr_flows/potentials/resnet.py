@@ -1,5 +1,6 @@
 """The OT-Flow potential: a two-layer residual network plus a quadratic, with closed-form derivatives."""
 
+from functools import partial
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -129,14 +130,17 @@ def resnet(dim: int, *, width: int = 32, rank: int | None = None, start: float =
         raise ValueError(f"start is {start}; give a number > 0.")
     module = _ResNet(dim, width, rank, start)
 
-    def init(key: Key) -> Params:
-        dtype = jnp.result_type(float)
-        return module.init(key, jnp.zeros((), dtype), jnp.zeros(dim, dtype), method="value")["params"]
-
     def value(params: Params, t: Scalar, x: Float[Array, " d"]) -> Scalar:
         return module.apply({"params": params}, t, x, method="value")  # pyright: ignore[reportReturnType]
 
     def jet(params: Params, t: Scalar, x: Float[Array, " d"]) -> Jet:
         return module.apply({"params": params}, t, x, method="jet")  # pyright: ignore[reportReturnType]
 
-    return Potential(init, value, jet)
+    return Potential(partial(_init, module), value, jet)
+
+
+# One program for all networks of one shape.
+@partial(jax.jit, static_argnums=0)
+def _init(module: _ResNet, key: Key) -> Params:
+    dtype = jnp.result_type(float)
+    return module.init(key, jnp.zeros((), dtype), jnp.zeros(module.dim, dtype), method="value")["params"]
