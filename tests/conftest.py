@@ -25,6 +25,13 @@ def pytest_configure(config):
     os.environ.setdefault("XLA_FLAGS", f"{_DEVICES} {_QUICK_TO_COMPILE}" if quick else _DEVICES)
 
 
+def pytest_collection_finish(session):
+    # What was imported stays: the collector need not look at it again and again.
+    del session
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
+
+
 @pytest.fixture(autouse=True)
 def double_precision():
     # A context, not a global setting: the doctests of the package run in this session and print float32.
