@@ -61,21 +61,27 @@ def mlp(dim: int, *, width: int = 64, depth: int = 3) -> Potential:
             raise ValueError(f"{name} is {size}; give at least 1.")
     network = SiluNetwork((width,) * depth, 1)
 
-    def of(params: Params, inputs: Float[Array, " d+1"]) -> Scalar:
-        return network.apply({"params": params}, inputs)[0]  # pyright: ignore[reportIndexIssue]
+    return Potential(partial(initialised, network, dim + 1), partial(_value, network), partial(_jet, network))
 
-    def value(params: Params, t: Scalar, x: Float[Array, " d"]) -> Scalar:
-        return of(params, jnp.append(x, t))
 
-    def jet(params: Params, t: Scalar, x: Float[Array, " d"]) -> Jet:
-        inputs = jnp.append(x, t)
-        at, slope = jax.value_and_grad(of, argnums=1)(params, inputs)
+# Traced once for all networks of one shape; what they are part of is the same as if they were not compiled.
+@partial(jax.jit, static_argnums=0, inline=True)
+def _value(network: SiluNetwork, params: Params, t: Scalar, x: Float[Array, " d"]) -> Scalar:
+    return _of(network, params, jnp.append(x, t))
 
-        def curvature(direction: Float[Array, " d+1"]) -> Scalar:
-            along = jax.jvp(lambda s: jax.grad(of, argnums=1)(params, s), (inputs,), (direction,))[1]
-            return jnp.vdot(direction, along)
 
-        laplacian = jnp.sum(jax.vmap(curvature)(jnp.eye(dim, dim + 1, dtype=inputs.dtype)))
-        return Jet(at, slope[:-1], laplacian, slope[-1])
+@partial(jax.jit, static_argnums=0, inline=True)
+def _jet(network: SiluNetwork, params: Params, t: Scalar, x: Float[Array, " d"]) -> Jet:
+    inputs = jnp.append(x, t)
+    of = partial(_of, network, params)
+    at, slope = jax.value_and_grad(of)(inputs)
 
-    return Potential(partial(initialised, network, dim + 1), value, jet)
+    def curvature(direction: Float[Array, " d+1"]) -> Scalar:
+        return jnp.vdot(direction, jax.jvp(jax.grad(of), (inputs,), (direction,))[1])
+
+    laplacian = jnp.sum(jax.vmap(curvature)(jnp.eye(x.size, inputs.size, dtype=inputs.dtype)))
+    return Jet(at, slope[:-1], laplacian, slope[-1])
+
+
+def _of(network: SiluNetwork, params: Params, inputs: Float[Array, " d+1"]) -> Scalar:
+    return network.apply({"params": params}, inputs)[0]  # pyright: ignore[reportIndexIssue]

@@ -130,16 +130,20 @@ def resnet(dim: int, *, width: int = 32, rank: int | None = None, start: float =
         raise ValueError(f"start is {start}; give a number > 0.")
     module = _ResNet(dim, width, rank, start)
 
-    def value(params: Params, t: Scalar, x: Float[Array, " d"]) -> Scalar:
-        return module.apply({"params": params}, t, x, method="value")  # pyright: ignore[reportReturnType]
-
-    def jet(params: Params, t: Scalar, x: Float[Array, " d"]) -> Jet:
-        return module.apply({"params": params}, t, x, method="jet")  # pyright: ignore[reportReturnType]
-
-    return Potential(partial(_init, module), value, jet)
+    return Potential(partial(_init, module), partial(_value, module), partial(_jet, module))
 
 
-# One program for all networks of one shape.
+# Traced once for all networks of one shape; what they are part of is the same as if they were not compiled.
+@partial(jax.jit, static_argnums=0, inline=True)
+def _value(module: _ResNet, params: Params, t: Scalar, x: Float[Array, " d"]) -> Scalar:
+    return module.apply({"params": params}, t, x, method="value")  # pyright: ignore[reportReturnType]
+
+
+@partial(jax.jit, static_argnums=0, inline=True)
+def _jet(module: _ResNet, params: Params, t: Scalar, x: Float[Array, " d"]) -> Jet:
+    return module.apply({"params": params}, t, x, method="jet")  # pyright: ignore[reportReturnType]
+
+
 @partial(jax.jit, static_argnums=0)
 def _init(module: _ResNet, key: Key) -> Params:
     dtype = jnp.result_type(float)
