@@ -25,8 +25,8 @@ def quick_flags():
 
 
 def pytest_configure(config):
-    # Read when XLA starts, with the first array. Slow tests are about long runs; `XLA_FLAGS=... pytest` has the
-    # last word.
+    # Read when XLA starts, with the first array. Slow tests are about long runs, and `XLA_FLAGS=... pytest`
+    # has the last word.
     quick = "not slow" in config.getoption("markexpr")
     os.environ.setdefault("XLA_FLAGS", quick_flags() if quick else _DEVICES)
 
