@@ -246,7 +246,8 @@ def test_metropolis_filter_agrees_with_kalman(line, flow):
     error = exact.standard_deviation / 32
     assert jnp.max(jnp.abs(found.mean - exact.mean) / error) < 5
     np.testing.assert_allclose(found.log_evidence, exact.log_evidence, atol=0.05)
-    density = jax.jit(lambda found, x: flow_log_density(model.state_space(), flow[1], data, found, x))
+    general = model.state_space()
+    density = jax.jit(lambda found, x: flow_log_density(general, flow[1], data, found, x))
     at = density(found, np.asarray(found.particles.position)[-1, :20])
     np.testing.assert_allclose(at, np.asarray(found.log_density)[-1, :20], atol=1e-6)
 
