@@ -18,11 +18,24 @@ _DEVICES = "--xla_force_host_platform_device_count=8"
 _QUICK_TO_COMPILE = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
 
 
+def quick_flags():
+    """Flags of XLA with which programs are quick to compile, where it knows them."""
+    # One that it does not know is fatal, and these are no API.
+    return f"{_DEVICES} {_QUICK_TO_COMPILE}" if version("jaxlib").startswith("0.10.") else _DEVICES
+
+
 def pytest_configure(config):
-    # Read when XLA starts, with the first array. A flag that it does not know is fatal, and these are no API;
-    # slow tests are about long runs, and `XLA_FLAGS=... pytest` has the last word.
-    quick = "not slow" in config.getoption("markexpr") and version("jaxlib").startswith("0.10.")
-    os.environ.setdefault("XLA_FLAGS", f"{_DEVICES} {_QUICK_TO_COMPILE}" if quick else _DEVICES)
+    # Read when XLA starts, with the first array. Slow tests are about long runs, and `XLA_FLAGS=... pytest`
+    # has the last word.
+    quick = "not slow" in config.getoption("markexpr")
+    os.environ.setdefault("XLA_FLAGS", quick_flags() if quick else _DEVICES)
+
+
+def pytest_collection_finish(session):
+    # What was imported stays: the collector need not look at it again and again.
+    del session
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
 
 
 @pytest.fixture(autouse=True)

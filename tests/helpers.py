@@ -1,4 +1,7 @@
-"""What several test files use: finite differences and casts."""
+"""What several test files use: finite differences and casts.
+
+By numpy where nothing is traced: jax compiles a program for every shape.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +12,7 @@ LEAST_STEP = 1e-5
 
 def central_difference(function, x, step=LEAST_STEP):
     """Derivative of a function of one number (array-valued results are fine) by central differences."""
-    return (function(x + step) - function(x - step)) / (2 * step)
+    return (np.asarray(function(x + step)) - np.asarray(function(x - step))) / (2 * step)
 
 
 def numerical_gradient(function, x, step=LEAST_STEP):
@@ -32,29 +35,33 @@ def directional_difference(function, tree, direction, step=LEAST_STEP):
     """Derivative of a function of a tree along a direction, by central differences."""
 
     def moved(h):
-        return function(jax.tree.map(lambda x, d: x + h * d, tree, direction))
+        return function(jax.tree.map(lambda x, d: np.asarray(x) + h * np.asarray(d), tree, direction))
 
-    return jax.tree.map(lambda a, b: (a - b) / (2 * step), moved(step), moved(-step))
+    there, back = moved(step), moved(-step)
+    return jax.tree.map(lambda a, b: (np.asarray(a) - np.asarray(b)) / (2 * step), there, back)
 
 
 def random_like(key, tree):
     """Standard normal numbers in the shape of a tree."""
     leaves, structure = jax.tree.flatten(tree)
-    keys = jax.random.split(key, len(leaves))
-    drawn = [
-        jax.random.normal(k, jnp.shape(x), jnp.result_type(x)) for k, x in zip(keys, leaves, strict=True)
-    ]
+    random = np.random.default_rng(np.asarray(jax.random.key_data(key)))
+    drawn = [jnp.asarray(random.normal(size=np.shape(x)).astype(jnp.result_type(x))) for x in leaves]
     return jax.tree.unflatten(structure, drawn)
 
 
 def tree_dot(a, b):
     """Inner product of two trees."""
-    return sum(jnp.vdot(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
+    return sum(np.vdot(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
 
 
 def single_precision(tree):
     """Floating leaves of a tree as float32."""
-    return jax.tree.map(lambda x: x.astype(jnp.float32) if jnp.issubdtype(x.dtype, jnp.floating) else x, tree)
+
+    def cast(x):
+        floating = jnp.issubdtype(x.dtype, jnp.floating)
+        return jnp.asarray(np.asarray(x).astype(np.float32)) if floating else x
+
+    return jax.tree.map(cast, tree)
 
 
 def convergence_orders(errors):

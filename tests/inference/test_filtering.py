@@ -1,5 +1,7 @@
 """Filters against Kalman's, Kalman's against conditional Gaussians, and the contract that all share."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -47,13 +49,17 @@ def rotating_model():
     return LinearGaussian(drift, jnp.array([0.2, -0.1]), noise, see, error, jnp.zeros(2), jnp.eye(2))
 
 
+def assimilated(method, data):
+    """`assimilate` as one program."""
+    return jax.jit(lambda key, data: assimilate(method, key, data))(jax.random.key(0), data)
+
+
 @pytest.fixture(scope="module")
 def line():
     """The model, the data and the exact laws."""
     with jax.enable_x64(True):
         model, data = line_model(), observations(TIMES, SEEN)
-        run = jax.jit(lambda data: assimilate(kalman_filter(model, 512), jax.random.key(0), data))
-        return model, data, run(data)
+        return model, data, assimilated(kalman_filter(model, 512), data)
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +114,7 @@ def test_kalman_is_conditioning_of_the_joint_gaussian():
     gain = np.linalg.solve(marginal, see @ joint).T
     last_mean = (np.concatenate(means) + gain @ (seen - seen_mean))[-dim:]
     last_covariance = (joint - gain @ see @ joint)[-dim:, -dim:]
-    found = assimilate(kalman_filter(model, 64), jax.random.key(0), observations(TIMES, SEEN))
+    found = assimilated(kalman_filter(model, 64), observations(TIMES, SEEN))
     np.testing.assert_allclose(found.mean[-1], last_mean, atol=1e-9)
     np.testing.assert_allclose(found.covariance[-1], last_covariance, atol=1e-9)
     evidence = scipy.stats.multivariate_normal.logpdf(seen, seen_mean, marginal)
@@ -120,9 +126,7 @@ def test_grid_approaches_kalman_at_the_order_of_its_time_steps(line):
     general = model.state_space()
     errors = []
     for num_steps in (50, 100):
-        found = assimilate(
-            grid_filter(general, -6.0, 6.0, num_nodes=400, num_steps=num_steps), jax.random.key(0), data
-        )
+        found = assimilated(grid_filter(general, -6.0, 6.0, num_nodes=400, num_steps=num_steps), data)
         errors.append(abs(float(jnp.sum(found.log_evidence - exact.log_evidence))))
         np.testing.assert_allclose(found.mean, exact.mean, atol=0.3 / num_steps)
         np.testing.assert_allclose(found.covariance, exact.covariance, atol=0.6 / num_steps)
@@ -133,13 +137,13 @@ def test_grid_keeps_the_stationary_law():
     def potential(x):
         return jnp.sum(jnp.sin(2 * jnp.pi * x) / jnp.pi + x**2 / 4)
 
-    x = jnp.linspace(-6, 6, 241)
-    constant = jax.nn.logsumexp(-jax.vmap(potential)(x[:, None])) + jnp.log(x[1] - x[0])
+    x = np.linspace(-6, 6, 241)
+    constant = jax.jit(lambda x: jax.nn.logsumexp(-jax.vmap(potential)(x)))(x[:, None]) + np.log(x[1] - x[0])
     law = measures.standard_normal(1)._replace(log_density=lambda x: -potential(x) - constant)
     model = state_space(law, filtering.gaussian_sensor(1.0), potential=potential)
     data = observations([3.0], [np.nan])
-    found = assimilate(grid_filter(model, -6.0, 6.0, num_nodes=241, num_steps=20), jax.random.key(0), data)
-    expected = jax.nn.log_softmax(-jax.vmap(potential)(x[:, None]))
+    found = assimilated(grid_filter(model, -6.0, 6.0, num_nodes=241, num_steps=20), data)
+    expected = jax.jit(lambda x: jax.nn.log_softmax(-jax.vmap(potential)(x)))(x[:, None])
     # The scheme has the exponential of the midpoint rule of the drift as its stationary law.
     np.testing.assert_allclose(found.particles.log_weight[0], expected, atol=0.03)
     np.testing.assert_allclose(found.log_evidence, 0, atol=1e-12)
@@ -162,10 +166,13 @@ def test_gradient_of_the_evidence(line):
         method = grid_filter(model, -6.0, 6.0, num_nodes=200, num_steps=200)
         return jnp.sum(assimilate(method, jax.random.key(0), data).log_evidence)
 
-    slopes = [jax.grad(evidence)(0.8, method) for method in (kalman_filter, grid_filter)]
-    difference = (evidence(0.8001, kalman_filter) - evidence(0.7999, kalman_filter)) / 0.0002
-    np.testing.assert_allclose(slopes[0], difference, rtol=1e-6)
-    np.testing.assert_allclose(slopes[1], slopes[0], atol=0.01)
+    exact, grid = (
+        jax.jit(jax.value_and_grad(partial(evidence, method=method)))
+        for method in (kalman_filter, grid_filter)
+    )
+    _, slope = exact(0.8)
+    np.testing.assert_allclose(slope, (exact(0.8001)[0] - exact(0.7999)[0]) / 0.0002, rtol=1e-6)
+    np.testing.assert_allclose(grid(0.8)[1], slope, atol=0.01)
 
 
 def test_particles_agree_with_kalman_within_their_noise_for_every_seed(line):
@@ -239,9 +246,10 @@ def test_metropolis_filter_agrees_with_kalman(line, flow):
     error = exact.standard_deviation / 32
     assert jnp.max(jnp.abs(found.mean - exact.mean) / error) < 5
     np.testing.assert_allclose(found.log_evidence, exact.log_evidence, atol=0.05)
-    x = found.particles.position[-1, :20]
-    at = flow_log_density(model.state_space(), flow[1], data, found, x)
-    np.testing.assert_allclose(at, found.log_density[-1, :20], atol=1e-6)
+    general = model.state_space()
+    density = jax.jit(lambda found, x: flow_log_density(general, flow[1], data, found, x))
+    at = density(found, np.asarray(found.particles.position)[-1, :20])
+    np.testing.assert_allclose(at, np.asarray(found.log_density)[-1, :20], atol=1e-6)
 
 
 def test_a_drift_without_potential_is_split_and_inverted():
@@ -279,7 +287,9 @@ def test_new_particles_are_of_the_posterior(dim):
     def log_likelihood(x):
         return jax.scipy.stats.norm.logpdf(x[:, 0], 1.0, 0.5)
 
-    updated, _ = reweighted(predicted, log_likelihood(predicted.position))
+    updated, _ = jax.jit(lambda predicted: reweighted(predicted, log_likelihood(predicted.position)))(
+        predicted
+    )
     renew = jax.jit(lambda key: rejuvenation.rejuvenated(key, predicted, updated, log_likelihood))
     new, log_evidence = renew(jax.random.key(1))
     even = new.particles.effective_sample_size > 0.6 * 1000
@@ -289,16 +299,20 @@ def test_new_particles_are_of_the_posterior(dim):
     np.testing.assert_allclose(mean, [0.8] + [0] * (dim - 1), atol=tolerance)
     np.testing.assert_allclose(jnp.diag(covariance), [0.2] + [1] * (dim - 1), atol=2 * tolerance)
     np.testing.assert_allclose(log_evidence, scipy.stats.norm.logpdf(1.0, 0, 1.25**0.5), atol=tolerance)
-    kernels = rejuvenation.kernels(predicted)
-    factor = kernels.whitening.factor
-    law = measures.mixture(
-        kernels.centres.weight,
-        kernels.whitening.back(kernels.centres.position),
-        jnp.tile(kernels.width**2 * factor @ factor.T, (1000, 1, 1)),
-    )
-    x = new.particles.position[:5]
-    at = jax.vmap(law.log_density)(x) + log_likelihood(x) - log_evidence
-    np.testing.assert_allclose(at, new.log_density[:5], rtol=1e-6)
+
+    @jax.jit
+    def log_density(x):
+        kernels = rejuvenation.kernels(predicted)
+        factor = kernels.whitening.factor
+        law = measures.mixture(
+            kernels.centres.weight,
+            kernels.whitening.back(kernels.centres.position),
+            jnp.tile(kernels.width**2 * factor @ factor.T, (1000, 1, 1)),
+        )
+        return jax.vmap(law.log_density)(x) + log_likelihood(x) - log_evidence
+
+    few = jax.tree.map(lambda leaf: np.asarray(leaf)[:5], new)
+    np.testing.assert_allclose(log_density(few.particles.position), few.log_density, rtol=1e-6)
 
 
 def test_learned_densities_follow_the_observations(line):
@@ -325,29 +339,29 @@ def test_nothing_seen_and_nothing_possible():
     model = line_model().state_space()
     blind = model._replace(sensor=model.sensor._replace(log_likelihood=lambda t, x, y: jnp.log(0.0 * y[0])))
     method = particle_filter(blind, 50, num_steps=2)
-    found = assimilate(method, jax.random.key(0), observations([0.5, 1.0], [np.nan, 1.0]))
+    found = assimilated(method, observations([0.5, 1.0], [np.nan, 1.0]))
     np.testing.assert_array_equal(found.log_evidence, [0.0, -np.inf])
     np.testing.assert_allclose(jnp.sum(found.particles.weight, axis=1), 1, rtol=1e-12)
 
 
 def test_a_simulated_path_has_the_law_of_the_model():
     model = line_model()
-    states, data = jax.vmap(
-        lambda key: simulate(key, model.state_space(), jnp.array([0.4, 1.5]), num_steps=10)
-    )(jax.random.split(jax.random.key(0), 4000))
+    times, general = jnp.array([0.4, 1.5]), model.state_space()
+    run = jax.jit(jax.vmap(lambda key: simulate(key, general, times, num_steps=10)))
+    states, data = jax.tree.map(np.asarray, run(jax.random.split(jax.random.key(0), 4000)))
     for index, time in enumerate((0.4, 1.5)):
-        move, shift, spread = moments_after(model, time)
+        move, shift, spread = map(np.asarray, moments_after(model, time))
         variance = float(move[0, 0] ** 2 * 0.7 + spread[0, 0])
         x, y = states[:, index, 0], data.value[:, index, 0]
-        assert abs(jnp.mean(x) - (move[0, 0] * 0.4 + shift[0])) < 4 * np.sqrt(variance / 4000)
-        np.testing.assert_allclose(jnp.var(x), variance, rtol=0.1)
-        np.testing.assert_allclose(jnp.var(y - x), 0.5, rtol=0.1)
+        assert abs(np.mean(x) - (move[0, 0] * 0.4 + shift[0])) < 4 * np.sqrt(variance / 4000)
+        np.testing.assert_allclose(np.var(x), variance, rtol=0.1)
+        np.testing.assert_allclose(np.var(y - x), 0.5, rtol=0.1)
 
 
 def test_single_precision_stays_single():
     with jax.enable_x64(False):
         method = particle_filter(line_model().state_space(), 20, num_steps=1)
-        found = assimilate(method, jax.random.key(0), observations(TIMES, SEEN))
+        found = assimilated(method, observations(TIMES, SEEN))
         assert {leaf.dtype for leaf in jax.tree.leaves(found)} == {np.dtype("float32"), np.dtype("bool")}
 
 

@@ -1,3 +1,5 @@
+from functools import cache
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -33,17 +35,25 @@ SMALL = ("resnet-2", "resnet-40", "quadratic-4", "from_function")
 small = pytest.mark.parametrize("name", SMALL)
 
 
+# Built and compiled once for all tests.
+@cache
 def _build(name):
     """Dimension, potential and parameters that are nowhere zero, as after some training."""
     dim, potential = POTENTIALS[name]()
-    params = jax.jit(potential.init)(jax.random.key(1))
+    params = potential.init(jax.random.key(1))
     noise = random_like(jax.random.key(2), params)
-    return dim, potential, jax.tree.map(lambda p, e: p + 0.2 * e, params, noise)
+    return dim, potential, jax.tree.map(lambda p, e: jnp.asarray(np.asarray(p) + 0.2 * e), params, noise)
+
+
+@cache
+def _jets(name):
+    """``(params, t, x) -> jet`` at many points."""
+    return jax.jit(jax.vmap(_build(name)[1].jet, (None, 0, 0)))
 
 
 def _points(dim, num=4):
-    time_key, x_key = jax.random.split(jax.random.key(3))
-    return jax.random.uniform(time_key, (num,)), 2 * jax.random.normal(x_key, (num, dim))
+    random = np.random.default_rng(3)
+    return jnp.asarray(random.uniform(size=num)), jnp.asarray(2 * random.normal(size=(num, dim)))
 
 
 def _assert_same_jet(actual, expected, rtol):
@@ -55,8 +65,8 @@ def _assert_same_jet(actual, expected, rtol):
 def test_jet_equals_automatic_differentiation(name):
     dim, potential, params = _build(name)
     t, x = _points(dim)
-    oracle = from_function(potential.value)
-    actual, expected = (jax.jit(jax.vmap(p.jet, (None, 0, 0)))(params, t, x) for p in (potential, oracle))
+    oracle = jax.jit(jax.vmap(from_function(potential.value).jet, (None, 0, 0)))
+    actual, expected = _jets(name)(params, t, x), oracle(params, t, x)
     assert actual.gradient.shape == (4, dim)
     _assert_same_jet(actual, expected, 1e-10)
 
@@ -80,11 +90,10 @@ def test_jet_matches_finite_differences_of_the_value(name):
 
 @small
 def test_jet_in_single_precision(name):
-    dim, potential, params = _build(name)
+    dim, _, params = _build(name)
     t, x = _points(dim)
-    jet = jax.jit(jax.vmap(potential.jet, (None, 0, 0)))
-    exact = jet(params, t, x)
-    rough = jet(*single_precision((params, t, x)))
+    exact = _jets(name)(params, t, x)
+    rough = _jets(name)(*single_precision((params, t, x)))
     assert {leaf.dtype for leaf in jax.tree.leaves(rough)} == {jnp.dtype(jnp.float32)}
     _assert_same_jet(rough, exact, 2e-5)
 
@@ -128,7 +137,7 @@ def test_gradients_of_every_part_of_the_jet_with_respect_to_parameters(name):
 @pytest.mark.parametrize("dim", [1, 2, 40])
 def test_laplacian_gradient_of_the_resnet_equals_that_of_from_function(dim):
     potential = resnet(dim, width=8)
-    params = jax.jit(potential.init)(jax.random.key(4))
+    params = potential.init(jax.random.key(4))
     t, x = (a[0] for a in _points(dim, 1))
     oracle = from_function(potential.value)
     actual, expected = (
@@ -141,7 +150,7 @@ def test_laplacian_gradient_of_the_resnet_equals_that_of_from_function(dim):
 def test_everything_is_finite_at_the_origin_with_zero_bias():
     # All pre-activations are then exactly 0, where |x| has no derivative.
     potential = resnet(2, width=8)
-    params = dict(jax.jit(potential.init)(jax.random.key(0)))
+    params = dict(potential.init(jax.random.key(0)))
     params["opening_bias"] = jnp.zeros_like(params["opening_bias"])
 
     def value(s):
@@ -163,7 +172,7 @@ def test_everything_is_finite_at_the_origin_with_zero_bias():
 
 def test_large_arguments_do_not_overflow():
     potential = resnet(1, width=8)
-    params = single_precision(jax.jit(potential.init)(jax.random.key(0)))
+    params = single_precision(potential.init(jax.random.key(0)))
     jet = potential.jet(params, jnp.float32(0.5), jnp.full(1, 1e4, jnp.float32))
     assert all(np.isfinite(part).all() for part in jet)
 
@@ -171,7 +180,7 @@ def test_large_arguments_do_not_overflow():
 @every
 def test_init_is_a_plain_dict_of_arrays(name):
     _, potential = POTENTIALS[name]()
-    params = jax.jit(potential.init)(jax.random.key(0))
+    params = potential.init(jax.random.key(0))
     assert type(params) is dict
     assert all(isinstance(leaf, jax.Array) and leaf.dtype == jnp.float64 for leaf in jax.tree.leaves(params))
 

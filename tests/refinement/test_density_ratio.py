@@ -11,24 +11,22 @@ from wfr_flows.dynamics import Field, Geometry, Rates
 from wfr_flows.measures import Particles, equally_weighted
 
 WASSERSTEIN = Geometry(jnp.inf, spherical=False)
-TIME = jnp.linspace(0.0, 1.0, 5)
+TIME = np.linspace(0.0, 1.0, 5)
 
 
 def shift_field(shift):
     return Field(lambda key: {}, lambda params, t, x: Rates(shift, jnp.zeros(())))
 
 
-def test_the_logistic_loss_is_least_at_the_log_ratio(key):
+def test_the_logistic_loss_is_least_at_the_log_ratio():
     # Three places with masses of both measures, which need not agree.
-    first, last = jnp.array([1.0, 0.2, 0.5]), jnp.array([0.3, 0.4, 2.0])
-    exact = jnp.log(last / first)
-
-    def loss(r):
-        return refinement.logistic_loss(r, first, r, last)
-
-    np.testing.assert_allclose(jax.grad(loss)(exact), 0.0, atol=1e-12)
-    for direction in jax.random.normal(key, (5, 3)):
-        assert loss(exact + 0.1 * direction) > loss(exact)
+    first, last = np.array([1.0, 0.2, 0.5]), np.array([0.3, 0.4, 2.0])
+    exact = np.log(last / first)
+    loss = jax.jit(jax.value_and_grad(lambda r: refinement.logistic_loss(r, first, r, last)))
+    least, slope = loss(exact)
+    np.testing.assert_allclose(slope, 0.0, atol=1e-12)
+    for direction in np.random.default_rng(0).normal(size=(5, 3)):
+        assert loss(exact + 0.1 * direction)[0] > least
 
 
 def test_telescoping_integrates_the_rate_exactly():
@@ -54,20 +52,23 @@ def test_a_flow_bridge_meets_the_path_and_keeps_masses(key):
     np.testing.assert_allclose(jnp.sum(batch.weight, axis=1), 2.0, rtol=1e-6)
     expected = jnp.mean(source.position, axis=0) + TIME[:, None] * shift
     np.testing.assert_allclose(jnp.mean(batch.position, axis=1), expected, atol=0.25)
-    assert jnp.isin(batch.position[0, :, 0], source.position[:, 0]).all()
-    assert jnp.isin(batch.position[-1, :, 0], target.position[:, 0]).all()
-    noisy = refinement.flow_bridge(
-        shift_field(shift), WASSERSTEIN, {}, source, target, TIME, batch=4000, noise=2.0
+    drawn = np.asarray(batch.position)
+    assert np.isin(drawn[0, :, 0], np.asarray(source.position)[:, 0]).all()
+    assert np.isin(drawn[-1, :, 0], np.asarray(target.position)[:, 0]).all()
+    noisy = jax.jit(
+        refinement.flow_bridge(
+            shift_field(shift), WASSERSTEIN, {}, source, target, TIME, batch=4000, noise=2.0
+        )
     )(key)
-    spread = jnp.var(noisy.position, axis=1) - jnp.var(source.position, axis=0)
-    np.testing.assert_allclose(spread, 4 * jnp.sin(jnp.pi * TIME)[:, None] ** 2 * jnp.ones(2), atol=0.5)
+    spread = np.var(noisy.position, axis=1) - np.var(source.position, axis=0)
+    np.testing.assert_allclose(spread, 4 * np.sin(np.pi * TIME)[:, None] ** 2 * np.ones(2), atol=0.5)
 
 
 def test_a_linear_bridge_keeps_the_variance(key):
     normal = measures.standard_normal(2)
     source, target = normal.sample(key, 3000), normal.sample(jax.random.key(1), 3000)
-    batch = refinement.linear_bridge(source, target, TIME, batch=3000)(key)
-    np.testing.assert_allclose(jnp.var(batch.position, axis=1), 1.0, atol=0.1)
+    batch = jax.jit(refinement.linear_bridge(source, target, TIME, batch=3000))(key)
+    np.testing.assert_allclose(np.var(batch.position, axis=1), 1.0, atol=0.1)
     assert batch.position.shape == (5, 3000, 2)
 
 

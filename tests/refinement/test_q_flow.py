@@ -10,7 +10,7 @@ import pytest
 
 from wfr_flows import dynamics, measures, potentials, refinement, static
 from wfr_flows.dynamics import Geometry, carry, time_grid
-from wfr_flows.measures import Particles, equally_weighted
+from wfr_flows.measures import Particles, equally_weighted, particles
 from wfr_flows.refinement import QTerms
 
 WASSERSTEIN = Geometry(jnp.inf, spherical=False)
@@ -91,9 +91,10 @@ def test_a_step_descends_the_whole_loss(geometry, key):
 def test_twice_the_weight_is_a_point_given_twice(key):
     potential, field = quadratic_flow(Geometry(2.0, spherical=False))
     ratio = potentials.moving_quadratic(2, degree=0)
-    x = jax.random.normal(key, (3, 2))
-    twice = equally_weighted(x[jnp.array([0, 0, 1, 2])])
-    once = Particles(x, jnp.log(jnp.array([0.5, 0.25, 0.25])))
+    x = np.random.default_rng(0).normal(size=(3, 2))
+    twice = equally_weighted(jnp.asarray(x[[0, 0, 1, 2]]))
+    # The last has no weight, so that one program serves both.
+    once = particles(x[[0, 1, 2, 2]], [0.5, 0.25, 0.25, 0.0])
     method = refinement.q_flow(
         field,
         Geometry(2.0, spherical=False),

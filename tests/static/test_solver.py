@@ -309,10 +309,12 @@ def test_spherical_distance_is_that_of_the_normalised_measures():
 # --- semi-couplings and geodesics ---
 
 
-@jax.jit
+_semi_coupling = jax.jit(semi_coupling)
+
+
 def _coupled(source, target, alpha):
-    result = wfr(source, target, alpha)
-    return result, semi_coupling(result, source, target, alpha)
+    result = _solve(source, target, alpha)
+    return result, _semi_coupling(result, source, target, alpha)
 
 
 def _marginal(position, diracs_position, mass):
@@ -386,7 +388,7 @@ def test_a_spherical_geodesic_has_constant_speed():
 def test_a_geodesic_has_constant_speed_and_a_quadratic_mass(alpha):
     source, target = _pair()
     whole = _finest(source, target, alpha)
-    diracs = semi_coupling(whole, source, target, alpha)
+    diracs = _semi_coupling(whole, source, target, alpha)
     # Without the padding of the plan, so that the measures on the way stay small, and of one size.
     used = (diracs.source_mass > 0) | (diracs.target_mass > 0)
     diracs = jax.tree.map(lambda leaf: leaf[np.flatnonzero(used)], diracs)

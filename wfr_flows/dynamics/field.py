@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from wfr_flows.dynamics.geometry import Geometry
-from wfr_flows.potentials import InitFn, Potential, SiluNetwork
+from wfr_flows.potentials import InitFn, Potential, SiluNetwork, initialised
 from wfr_flows.typing import Array, Float, Key, Params, Scalar
 
 
@@ -69,10 +69,9 @@ def free_field(dim: int, *, width: int = 64) -> Field:
 
     def init(key: Key) -> Params:
         velocity_key, growth_key = jax.random.split(key)
-        inputs = jnp.zeros(dim + 1, jnp.result_type(float))
         return {
-            "velocity": velocity.init(velocity_key, inputs)["params"],
-            "growth": growth.init(growth_key, inputs)["params"],
+            "velocity": initialised(velocity, dim + 1, velocity_key),
+            "growth": initialised(growth, dim + 1, growth_key),
         }
 
     def rates(params: Params, t: Scalar, x: Float[Array, " d"]) -> Rates:

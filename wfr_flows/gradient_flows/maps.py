@@ -6,7 +6,7 @@ from typing import NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 
-from wfr_flows.potentials import ConvexPotential, SiluNetwork
+from wfr_flows.potentials import ConvexPotential, SiluNetwork, initialised
 from wfr_flows.typing import Array, Float, Key, Params
 
 
@@ -66,8 +66,7 @@ def residual(dim: int, *, width: int = 64, depth: int = 3, dropout: float = 0.0)
     linear, network = affine(dim), SiluNetwork((width,) * depth, dim, dropout)
 
     def init(key: Key) -> Params:
-        start = jnp.zeros((1, dim), jnp.result_type(float))
-        return {"affine": linear.init(key), "network": network.init(key, start)["params"]}
+        return {"affine": linear.init(key), "network": initialised(network, dim, key)}
 
     def apply(params: Params, x: Float[Array, "n d"], key: Key | None = None) -> Float[Array, "n d"]:
         rngs = None if key is None else {"dropout": key}

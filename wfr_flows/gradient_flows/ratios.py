@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from wfr_flows.potentials import SiluNetwork
+from wfr_flows.potentials import SiluNetwork, initialised
 from wfr_flows.typing import Array, Float, Key, Params
 
 
@@ -87,7 +87,7 @@ def log_ratio(
             "curvature": jnp.zeros((dim, dim), dtype),
         }
         if depth > 0:
-            params["network"] = network.init(key, jnp.zeros((1, dim), dtype))["params"]
+            params["network"] = initialised(network, dim, key)
         return params
 
     def log_value(params: Params, x: Float[Array, "n d"], key: Key | None = None) -> Float[Array, " n"]:

@@ -15,6 +15,7 @@ _PRIOR_SHARE = 3.0
 _PRIOR_SIZE = 10.0
 
 
+@jax.jit
 def pareto_smoothed(particles: Particles) -> tuple[Particles, Scalar]:
     """Weights whose greatest ``min(n/5, 3√n)`` are the quantiles of a generalised Pareto law fitted to them.
 

@@ -1,10 +1,12 @@
 """Exact distributions: what can be sampled and, where known, evaluated."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from wfr_flows.measures.particles import Particles, equally_weighted, resample_by, shares
 from wfr_flows.numerics import inverse_distribution, lattice, running_total
@@ -34,15 +36,15 @@ def gaussian(mean: ArrayLike, covariance: ArrayLike) -> Distribution:
     >>> gaussian(jnp.zeros(2), jnp.eye(2)).log_density(jnp.zeros(2))
     Array(-1.837877, dtype=float32)
     """
-    mean = jnp.asarray(mean, jnp.result_type(float))
-    return mixture(jnp.ones(1), mean[None], jnp.asarray(covariance)[None])
+    parts = (part if isinstance(part, jax.Array) else np.asarray(part) for part in (mean, covariance))
+    return mixture(np.ones(1), *(part[None] for part in parts))
 
 
 def standard_normal(dim: int) -> Distribution:
     """``N(0, I)`` in dimension ``dim``."""
     if dim < 1:
         raise ValueError(f"dim is {dim}; give a dimension of at least 1.")
-    return gaussian(jnp.zeros(dim), jnp.eye(dim))
+    return gaussian(np.zeros(dim), np.eye(dim))
 
 
 def mixture(weight: ArrayLike, mean: ArrayLike, covariance: ArrayLike) -> Distribution:
@@ -64,34 +66,63 @@ def mixture(weight: ArrayLike, mean: ArrayLike, covariance: ArrayLike) -> Distri
             " give [k], [k, d] and [k, d, d]."
         )
     dim = mean.shape[1]
-    log_weight = jnp.log(weight / weight.sum())
-    factor = jnp.linalg.cholesky(covariance)
-    # Inverted once: a triangular solve for every point costs far more.
-    identity = jnp.broadcast_to(jnp.eye(dim, dtype=dtype), covariance.shape)
-    whitener = jax.scipy.linalg.solve_triangular(factor, identity, lower=True)
-    half_log_det = jnp.sum(jnp.log(jnp.diagonal(factor, axis1=1, axis2=2)), axis=1)
+    parts = _parts(weight, mean, covariance)
 
     def sample(key: Key, n: int) -> Particles:
-        component_key, noise_key = jax.random.split(key)
-        component = jax.random.categorical(component_key, log_weight, shape=(n,))
-        return place(component, jax.random.normal(noise_key, (n, dim), dtype))
+        return _sample(key, parts, n)
 
     def spread(key: Key, n: int) -> Particles:
-        # Each component takes a run of neighbours in the lattice, which are evenly spread as well.
-        component_key, noise_key = jax.random.split(key)
-        point = (jnp.arange(n) + jax.random.uniform(component_key, dtype=dtype, minval=1e-6)) / n
-        component = inverse_distribution(running_total(jnp.exp(log_weight)), point)
-        return place(component, jax.scipy.special.ndtri(lattice(noise_key, n, dim).astype(dtype)))
-
-    def place(component: Int[Array, " n"], noise: Float[Array, "n d"]) -> Particles:
-        return equally_weighted(mean[component] + jnp.einsum("nij,nj->ni", factor[component], noise))
+        return _spread(key, parts, n)
 
     def log_density(x: Float[Array, " d"]) -> Scalar:
-        whitened = jnp.einsum("kij,kj->ki", whitener, x - mean, precision="highest")
-        exponent = -0.5 * jnp.sum(whitened**2, axis=1) - half_log_det - 0.5 * dim * jnp.log(2 * jnp.pi)
-        return jax.nn.logsumexp(log_weight + exponent)
+        whitened = jnp.einsum("kij,kj->ki", parts.whitener, x - parts.mean, precision="highest")
+        exponent = -0.5 * jnp.sum(whitened**2, axis=1) - parts.half_log_det - 0.5 * dim * jnp.log(2 * jnp.pi)
+        return jax.nn.logsumexp(parts.log_weight + exponent)
 
     return Distribution(dim, sample, log_density, spread)
+
+
+class _Parts(NamedTuple):
+    # Of a mixture of Gaussians: Cholesky factors L, their inverses and half log-determinants.
+    log_weight: Float[Array, " k"]
+    mean: Float[Array, "k d"]
+    factor: Float[Array, "k d d"]
+    whitener: Float[Array, "k d d"]
+    half_log_det: Float[Array, " k"]
+
+
+# Compiled by the shape of the mixture: op by op, a first draw would compile some thirty programs.
+@jax.jit
+def _parts(weight: Array, mean: Array, covariance: Array) -> _Parts:
+    factor = jnp.linalg.cholesky(covariance)
+    # Inverted once: a triangular solve for every point costs far more.
+    identity = jnp.broadcast_to(jnp.eye(mean.shape[1], dtype=mean.dtype), covariance.shape)
+    whitener = jax.scipy.linalg.solve_triangular(factor, identity, lower=True)
+    half_log_det = jnp.sum(jnp.log(jnp.diagonal(factor, axis1=1, axis2=2)), axis=1)
+    return _Parts(jnp.log(weight / weight.sum()), mean, factor, whitener, half_log_det)
+
+
+@partial(jax.jit, static_argnums=2)
+def _sample(key: Key, parts: _Parts, n: int) -> Particles:
+    component_key, noise_key = jax.random.split(key)
+    component = jax.random.categorical(component_key, parts.log_weight, shape=(n,))
+    noise = jax.random.normal(noise_key, (n, parts.mean.shape[1]), parts.mean.dtype)
+    return _placed(component, noise, parts)
+
+
+@partial(jax.jit, static_argnums=2)
+def _spread(key: Key, parts: _Parts, n: int) -> Particles:
+    # Each component takes a run of neighbours in the lattice, which are evenly spread as well.
+    component_key, noise_key = jax.random.split(key)
+    dim, dtype = parts.mean.shape[1], parts.mean.dtype
+    point = (jnp.arange(n) + jax.random.uniform(component_key, dtype=dtype, minval=1e-6)) / n
+    component = inverse_distribution(running_total(jnp.exp(parts.log_weight)), point)
+    return _placed(component, jax.scipy.special.ndtri(lattice(noise_key, n, dim).astype(dtype)), parts)
+
+
+def _placed(component: Int[Array, " n"], noise: Float[Array, "n d"], parts: _Parts) -> Particles:
+    turned = jnp.einsum("nij,nj->ni", parts.factor[component], noise)
+    return equally_weighted(parts.mean[component] + turned)
 
 
 def empirical(measure: Particles) -> Distribution:

@@ -1,5 +1,6 @@
 """Weighted point clouds, the one thing every method reads and writes."""
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -96,6 +97,7 @@ def _check_weight(weight: np.ndarray, num: int, name: str) -> np.ndarray:
     return weight.astype(np.float64)
 
 
+@jax.jit
 def moments(measure: Particles) -> tuple[Float[Array, " d"], Float[Array, "d d"]]:
     """Mean ``Σ w x`` and covariance ``Σ w (x-x̄)(x-x̄)ᵀ`` of the normalised measure."""
     weight = measure.normalise().weight
@@ -144,11 +146,13 @@ def resample(key: Key, measure: Particles, size: int) -> Particles:
     return resample_by(key, measure.position, shares(measure), size)
 
 
+@jax.jit
 def shares(measure: Particles) -> Float[Array, " n"]:
     """Running total of the weights, which ends at 1."""
     return running_total(jax.nn.softmax(measure.log_weight))
 
 
+@partial(jax.jit, static_argnums=3)
 def resample_by(key: Key, position: Float[Array, "n d"], total: Float[Array, " n"], size: int) -> Particles:
     """`resample` by the running total of the weights, for those who draw often."""
     offset_key, order_key = jax.random.split(key)

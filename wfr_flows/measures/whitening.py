@@ -44,6 +44,7 @@ class Whitening(NamedTuple):
         return lambda z: log_density(self.back(z)) + self.log_det
 
 
+@jax.jit
 def whitening(measure: Particles) -> Whitening:
     """The whitening of weighted particles of any mass.
 
@@ -59,6 +60,7 @@ def whitening(measure: Particles) -> Whitening:
     return whitening_by(centre, covariance + ridge * jnp.eye(centre.size, dtype=centre.dtype))
 
 
+@jax.jit
 def whitening_by(mean: Float[Array, " d"], covariance: Float[Array, "d d"]) -> Whitening:
     """The whitening of a law with these moments; the covariance has to be positive definite."""
     factor = jnp.linalg.cholesky(covariance)

@@ -6,7 +6,7 @@ from wfr_flows.potentials.convex import ConvexJet, ConvexPotential, doubled, pul
 from wfr_flows.potentials.critics import Critic, orthogonal_critic, smooth_critic, spectral_critic
 from wfr_flows.potentials.icnn import icnn
 from wfr_flows.potentials.max_affine import max_affine
-from wfr_flows.potentials.mlp import SiluNetwork, mlp
+from wfr_flows.potentials.mlp import SiluNetwork, initialised, mlp
 from wfr_flows.potentials.moving_quadratic import moving_quadratic, total
 from wfr_flows.potentials.quadratic import quadratic
 from wfr_flows.potentials.resnet import resnet
@@ -25,6 +25,7 @@ __all__ = [
     "doubled",
     "from_function",
     "icnn",
+    "initialised",
     "max_affine",
     "mlp",
     "moving_quadratic",

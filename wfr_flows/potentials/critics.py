@@ -1,6 +1,7 @@
 """Critics: functions of a place that tell two measures apart, with and without a bound on their slope."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -70,21 +71,24 @@ def _network(
         raise ValueError(f"lipschitz is {lipschitz}; give a number > 0.")
     sizes = (dim, *(width,) * depth, 1)
 
-    def init(key: Key) -> Params:
-        keys = jax.random.split(key, len(sizes) - 1)
-        draw, dtype = nn.initializers.lecun_normal(), jnp.result_type(float)
-        return [
-            {"kernel": draw(k, (inputs, outputs), dtype), "bias": jnp.zeros(outputs, dtype)}
-            for k, inputs, outputs in zip(keys, sizes, sizes[1:], strict=False)
-        ]
-
     def value(params: Params, x: Float[Array, " d"]) -> Scalar:
         *layers, head = params
         for layer in layers:
             x = activation(x @ constrain(layer["kernel"]) + layer["bias"])
         return lipschitz * (x @ constrain(head["kernel"]) + head["bias"])[0]
 
-    return Critic(init, value)
+    return Critic(partial(_init, sizes), value)
+
+
+# One program for all networks of one shape.
+@partial(jax.jit, static_argnums=0)
+def _init(sizes: tuple[int, ...], key: Key) -> Params:
+    keys = jax.random.split(key, len(sizes) - 1)
+    draw, dtype = nn.initializers.lecun_normal(), jnp.result_type(float)
+    return [
+        {"kernel": draw(k, (inputs, outputs), dtype), "bias": jnp.zeros(outputs, dtype)}
+        for k, inputs, outputs in zip(keys, sizes, sizes[1:], strict=False)
+    ]
 
 
 def _spectral(kernel: Array) -> Array:

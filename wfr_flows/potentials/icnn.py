@@ -1,5 +1,6 @@
 """Input-convex networks, with gradient and Hessian in closed form."""
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -74,11 +75,8 @@ def icnn(
         if not 0 < value < float("inf"):
             raise ValueError(f"{name} is {value}; give a finite number > 0.")
 
-    def init(key: Key) -> Params:
-        keys = jax.random.split(key, depth)
-        layers = (_start(k, index, width, rank, dim, scale, sharpness) for index, k in enumerate(keys))
-        rest = {"readout": jnp.zeros(width, jnp.result_type(float))} | quadratic_start(dim, strong_convexity)
-        return {name: leaf for layer in (*layers, rest) for name, leaf in layer.items()}
+    # One program for all networks of one shape.
+    init = partial(_init, dim, width, depth, rank, scale, sharpness, strong_convexity)
 
     def jet(params: Params, x: Float[Array, " d"]) -> ConvexJet:
         return _jet(params, x, strong_convexity)
@@ -88,6 +86,23 @@ def icnn(
         return {name: jnp.maximum(leaf, 0.0) if name in weights else leaf for name, leaf in params.items()}
 
     return ConvexPotential(init, lambda params, x: jet(params, x).value, jet, project)
+
+
+@partial(jax.jit, static_argnums=range(7))
+def _init(
+    dim: int,
+    width: int,
+    depth: int,
+    rank: int,
+    scale: float,
+    sharpness: float,
+    strong_convexity: float,
+    key: Key,
+) -> Params:
+    keys = jax.random.split(key, depth)
+    layers = (_start(k, index, width, rank, dim, scale, sharpness) for index, k in enumerate(keys))
+    rest = {"readout": jnp.zeros(width, jnp.result_type(float))} | quadratic_start(dim, strong_convexity)
+    return {name: leaf for layer in (*layers, rest) for name, leaf in layer.items()}
 
 
 def _jet(params: Params, x: Float[Array, " d"], strong_convexity: float) -> ConvexJet:

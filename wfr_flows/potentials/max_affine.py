@@ -1,5 +1,7 @@
 """Smooth maxima of affine functions: convex networks for laws with many modes."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 
@@ -41,15 +43,6 @@ def max_affine(
     """
     check_shape(strong_convexity, dim=dim, units=units, pieces=pieces)
 
-    def init(key: Key) -> Params:
-        keys, dtype = jax.random.split(key), jnp.result_type(float)
-        direction = jax.random.normal(keys[0], (units, pieces, dim), dtype)
-        return {
-            "slope": 2 * direction / jnp.linalg.norm(direction, axis=-1, keepdims=True),
-            "bias": jax.random.uniform(keys[1], (units, pieces), dtype, -2.0, 2.0),
-            "readout": jnp.zeros(units, dtype),
-        } | quadratic_start(dim, strong_convexity)
-
     def jet(params: Params, x: Float[Array, " d"]) -> ConvexJet:
         value, gradient, hessian = quadratic_jet(params, x, strong_convexity)
         readout, slope = params["readout"], params["slope"]
@@ -66,4 +59,17 @@ def max_affine(
     def project(params: Params) -> Params:
         return params | {"readout": jnp.maximum(params["readout"], 0.0)}
 
+    init = partial(_init, dim, units, pieces, strong_convexity)
     return ConvexPotential(init, lambda params, x: jet(params, x).value, jet, project)
+
+
+# One program for all networks of one shape.
+@partial(jax.jit, static_argnums=range(4))
+def _init(dim: int, units: int, pieces: int, strong_convexity: float, key: Key) -> Params:
+    keys, dtype = jax.random.split(key), jnp.result_type(float)
+    direction = jax.random.normal(keys[0], (units, pieces, dim), dtype)
+    return {
+        "slope": 2 * direction / jnp.linalg.norm(direction, axis=-1, keepdims=True),
+        "bias": jax.random.uniform(keys[1], (units, pieces), dtype, -2.0, 2.0),
+        "readout": jnp.zeros(units, dtype),
+    } | quadratic_start(dim, strong_convexity)

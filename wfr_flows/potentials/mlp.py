@@ -1,6 +1,7 @@
 """A deep smooth network as a potential."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import flax.linen as nn
 import jax
@@ -35,6 +36,12 @@ class SiluNetwork(nn.Module):
         return nn.Dense(self.outputs, dtype=dtype, param_dtype=dtype, kernel_init=start)(inputs)
 
 
+@partial(jax.jit, static_argnums=(0, 1))
+def initialised(network: nn.Module, inputs: int, key: Key) -> Params:
+    """Parameters that a network of ``inputs`` numbers begins with: one program for all of one shape."""
+    return network.init(key, jnp.zeros(inputs, jnp.result_type(float)))["params"]
+
+
 def mlp(dim: int, *, width: int = 64, depth: int = 3) -> Potential:
     """``Φ(t, x)`` as a network of ``depth`` layers with ``x sigmoid(x)`` between them, 0 at the start.
 
@@ -54,24 +61,27 @@ def mlp(dim: int, *, width: int = 64, depth: int = 3) -> Potential:
             raise ValueError(f"{name} is {size}; give at least 1.")
     network = SiluNetwork((width,) * depth, 1)
 
-    def init(key: Key) -> Params:
-        return network.init(key, jnp.zeros(dim + 1, jnp.result_type(float)))["params"]
+    return Potential(partial(initialised, network, dim + 1), partial(_value, network), partial(_jet, network))
 
-    def of(params: Params, inputs: Float[Array, " d+1"]) -> Scalar:
-        return network.apply({"params": params}, inputs)[0]  # pyright: ignore[reportIndexIssue]
 
-    def value(params: Params, t: Scalar, x: Float[Array, " d"]) -> Scalar:
-        return of(params, jnp.append(x, t))
+# Traced once for all networks of one shape; what they are part of is the same as if they were not compiled.
+@partial(jax.jit, static_argnums=0, inline=True)
+def _value(network: SiluNetwork, params: Params, t: Scalar, x: Float[Array, " d"]) -> Scalar:
+    return _of(network, params, jnp.append(x, t))
 
-    def jet(params: Params, t: Scalar, x: Float[Array, " d"]) -> Jet:
-        inputs = jnp.append(x, t)
-        at, slope = jax.value_and_grad(of, argnums=1)(params, inputs)
 
-        def curvature(direction: Float[Array, " d+1"]) -> Scalar:
-            along = jax.jvp(lambda s: jax.grad(of, argnums=1)(params, s), (inputs,), (direction,))[1]
-            return jnp.vdot(direction, along)
+@partial(jax.jit, static_argnums=0, inline=True)
+def _jet(network: SiluNetwork, params: Params, t: Scalar, x: Float[Array, " d"]) -> Jet:
+    inputs = jnp.append(x, t)
+    of = partial(_of, network, params)
+    at, slope = jax.value_and_grad(of)(inputs)
 
-        laplacian = jnp.sum(jax.vmap(curvature)(jnp.eye(dim, dim + 1, dtype=inputs.dtype)))
-        return Jet(at, slope[:-1], laplacian, slope[-1])
+    def curvature(direction: Float[Array, " d+1"]) -> Scalar:
+        return jnp.vdot(direction, jax.jvp(jax.grad(of), (inputs,), (direction,))[1])
 
-    return Potential(init, value, jet)
+    laplacian = jnp.sum(jax.vmap(curvature)(jnp.eye(x.size, inputs.size, dtype=inputs.dtype)))
+    return Jet(at, slope[:-1], laplacian, slope[-1])
+
+
+def _of(network: SiluNetwork, params: Params, inputs: Float[Array, " d+1"]) -> Scalar:
+    return network.apply({"params": params}, inputs)[0]  # pyright: ignore[reportIndexIssue]

@@ -1,5 +1,6 @@
 """The OT-Flow potential: a two-layer residual network plus a quadratic, with closed-form derivatives."""
 
+from functools import partial
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -129,14 +130,21 @@ def resnet(dim: int, *, width: int = 32, rank: int | None = None, start: float =
         raise ValueError(f"start is {start}; give a number > 0.")
     module = _ResNet(dim, width, rank, start)
 
-    def init(key: Key) -> Params:
-        dtype = jnp.result_type(float)
-        return module.init(key, jnp.zeros((), dtype), jnp.zeros(dim, dtype), method="value")["params"]
+    return Potential(partial(_init, module), partial(_value, module), partial(_jet, module))
 
-    def value(params: Params, t: Scalar, x: Float[Array, " d"]) -> Scalar:
-        return module.apply({"params": params}, t, x, method="value")  # pyright: ignore[reportReturnType]
 
-    def jet(params: Params, t: Scalar, x: Float[Array, " d"]) -> Jet:
-        return module.apply({"params": params}, t, x, method="jet")  # pyright: ignore[reportReturnType]
+# Traced once for all networks of one shape; what they are part of is the same as if they were not compiled.
+@partial(jax.jit, static_argnums=0, inline=True)
+def _value(module: _ResNet, params: Params, t: Scalar, x: Float[Array, " d"]) -> Scalar:
+    return module.apply({"params": params}, t, x, method="value")  # pyright: ignore[reportReturnType]
 
-    return Potential(init, value, jet)
+
+@partial(jax.jit, static_argnums=0, inline=True)
+def _jet(module: _ResNet, params: Params, t: Scalar, x: Float[Array, " d"]) -> Jet:
+    return module.apply({"params": params}, t, x, method="jet")  # pyright: ignore[reportReturnType]
+
+
+@partial(jax.jit, static_argnums=0)
+def _init(module: _ResNet, key: Key) -> Params:
+    dtype = jnp.result_type(float)
+    return module.init(key, jnp.zeros((), dtype), jnp.zeros(module.dim, dtype), method="value")["params"]
