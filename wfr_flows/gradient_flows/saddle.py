@@ -176,18 +176,14 @@ def saddle(
     """``min_T max_h E|T(x) - x|²/2a + E[A(h, T(x))] - E_Γ[B(h)] + ∫Φ + ½∬W`` ([VWGF] eq. 9).
 
     Args:
-      energy: what is not in the dual: potential ``Φ`` and interaction ``W``.
-      dual: of the internal energy, ``A`` and ``B`` see `Dual`; None where there is none.
-      move: ``T``, of the outer parameters: ``(params, x: [n, d], key) -> [n, d]``.
+      energy, dual: explicit ``Φ`` and ``W``; ``A``, ``B`` and ``h`` of the internal energy, if there is one.
+      move: ``T`` of the outer parameters.
       step_size: ``a > 0``.
       inner_optimiser, inner_steps: of the ascent in ``h``.
-      outer_optimiser, outer_steps: of the descent in ``T``, in every step of the method.
-      average_decay: of the outer parameters, as in `training.gradient_method`.
-      project: brings outer parameters back to what is allowed, after every update.
+      outer_optimiser, outer_steps, average_decay, project: of the descent in ``T``, see `training.minimax`.
 
     Returns:
-      A `training.Method` of `training.minimax`, whose batches are particles of mass 1 of the law that the
-      step begins at.
+      A `training.Method`; batches are particles of mass 1 of the law that the step begins at.
     """
 
     def show(outer: Params, key: Key, batch: Particles) -> Seen | None:
