@@ -3,9 +3,13 @@
 By numpy where nothing is traced: jax compiles a program for every shape.
 """
 
+from importlib import import_module
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from wfr_flows import proximal
 
 LEAST_STEP = 1e-5
 
@@ -76,3 +80,10 @@ def refusal(capsys):
     assert said.startswith("wfr-flows: ")
     assert "\n" not in said
     return said
+
+
+def few_lines(monkeypatch):
+    """The start of a generator with assignments of a size for tests: the usual ones take ten seconds."""
+    # The package has a function of the same name.
+    fit = import_module("wfr_flows.proximal.fit")
+    monkeypatch.setattr(fit, "optimal_lines", lambda *given: proximal.optimal_lines(*given[:3], 400))

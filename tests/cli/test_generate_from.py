@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from tests.helpers import refusal
+from tests.helpers import few_lines, refusal
 from wfr_flows.cli import main
 
 TINY = ["--start-steps", "20", "--steps", "2", "--batch", "16", "--width", "4", "--num-steps", "2"]
@@ -19,7 +19,8 @@ def table(tmp_path):
     return path
 
 
-def test_writes_samples_at_the_scale_of_the_table(table, tmp_path, capsys):
+def test_writes_samples_at_the_scale_of_the_table(table, tmp_path, capsys, monkeypatch):
+    few_lines(monkeypatch)
     out = tmp_path / "samples.npy"
     code = main(["generate-from", str(table), "--weights", "share", "--out", str(out), "--json", *TINY])
     assert code == 0

@@ -1,8 +1,8 @@
 """The main job through the front door: real files, damaged files, interruption and resumption."""
 
+import io
 import json
-import subprocess
-import sys
+from contextlib import chdir, redirect_stdout
 
 import jax
 import numpy as np
@@ -38,12 +38,11 @@ def single_precision():
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """The output directory of the installed command in a fresh directory."""
-    directory = tmp_path_factory.mktemp("run")
-    command = [sys.executable, "-m", "wfr_flows", "geodesic", *TINY]
-    done = subprocess.run(command, cwd=directory, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "exact d²_SWFR between samples" in done.stdout
+    """The output directory of the command in a fresh directory."""
+    directory, said = tmp_path_factory.mktemp("run"), io.StringIO()
+    with chdir(directory), redirect_stdout(said), jax.enable_x64(False):
+        assert main(["geodesic", *TINY]) == 0
+    assert "exact d²_SWFR between samples" in said.getvalue()
     return directory / "wfr-geodesic"
 
 
@@ -89,9 +88,9 @@ def test_weighted_csv_and_infinite_alpha(tmp_path):
 
 def test_two_files_skip_refinement_and_say_so(tmp_path, capsys):
     rng = np.random.default_rng(0)
-    # As many as above, so that the programs are the same.
-    np.savez(tmp_path / "a.npz", position=rng.normal(size=(30, 2)), weight=np.arange(30.0))
-    np.save(tmp_path / "b.npy", rng.normal(size=(40, 2)) + 1)
+    # As many as are drawn for the first run, so that the programs are the same.
+    np.savez(tmp_path / "a.npz", position=rng.normal(size=(40, 1)), weight=np.arange(40.0))
+    np.save(tmp_path / "b.npy", rng.normal(size=(40, 1)) + 1)
     arguments = [
         "--source",
         str(tmp_path / "a.npz"),

@@ -5,6 +5,7 @@ import sys
 
 import jax
 import pytest
+from helpers import refusal
 
 from wfr_flows.cli import main
 
@@ -40,19 +41,6 @@ def test_programs_are_kept_and_found_again(started):
     assert started() == (0, "", kept)
 
 
-def test_another_folder_is_respected(started, tmp_path, monkeypatch):
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "elsewhere"))
-    code, _, kept = started()
-    assert code == 0
-    assert not kept
-
-
-def test_without_a_place_to_keep_them_the_command_works(started, tmp_path):
-    (tmp_path / "cache").write_text("not a folder")
-    code, errors, _ = started()
-    assert (code, errors) == (0, "")
-
-
 LEAST_TIME, MOST_BYTES = "jax_persistent_cache_min_compile_time_secs", "jax_compilation_cache_max_size"
 
 
@@ -69,7 +57,6 @@ def refused(tmp_path, monkeypatch):
         for name, value in (names | settings).items():
             jax.config.update(name, value)
         assert main(["distance", "nowhere.csv", "nowhere.csv"]) == 2
-        assert str(tmp_path) in jax.config.values["jax_compilation_cache_dir"]
         return {name: jax.config.values[name] for name in (LEAST_TIME, MOST_BYTES)}
 
     yield start
@@ -77,8 +64,28 @@ def refused(tmp_path, monkeypatch):
         jax.config.update(name, value)
 
 
-def test_all_programs_are_kept_up_to_a_size(refused):
+def folder():
+    return jax.config.values["jax_compilation_cache_dir"]
+
+
+def test_without_a_place_to_keep_them_the_command_works(refused, tmp_path, capsys):
+    (tmp_path / "wfr_flows").write_text("not a folder")
+    assert refused() == {LEAST_TIME: 1.0, MOST_BYTES: -1}
+    assert folder() is None
+    assert "nowhere.csv" in refusal(capsys)
+
+
+def test_another_folder_is_respected(refused, tmp_path):
+    # Where JAX itself puts what the environment says.
+    elsewhere = str(tmp_path / "elsewhere")
+    refused(jax_compilation_cache_dir=elsewhere)
+    assert folder() == elsewhere
+    assert not (tmp_path / "wfr_flows").exists()
+
+
+def test_all_programs_are_kept_up_to_a_size(refused, tmp_path):
     assert refused() == {LEAST_TIME: 0.0, MOST_BYTES: 2**29}
+    assert folder().startswith(str(tmp_path))
 
 
 def test_what_the_user_has_set_in_jax_stays(refused):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import refusal
+from helpers import few_lines, refusal
 
 from wfr_flows.cli import main
 from wfr_flows.training import NonFiniteError, resume
@@ -30,6 +30,7 @@ COMMANDS = {
 
 @pytest.fixture(autouse=True)
 def files(tmp_path, monkeypatch):
+    few_lines(monkeypatch)
     monkeypatch.chdir(tmp_path)
     write("a.csv", "x,y", PLANE)
     write("b.csv", "x,y", 0.5 * PLANE + 2)

@@ -42,7 +42,7 @@ def uot_gen():
 
 def matching():
     potential = potentials.mlp(1, width=3)
-    source, target = ends(jax.random.key(7))
+    source, target = jax.jit(ends)(jax.random.key(7))
     diracs = static.Diracs(source.position, target.position, source.weight, target.weight)
     loss = geodesics.matching(potential, Geometry(1.3), diracs, num_times=2, num_pairs=4)
     return geodesics.matching_method(loss, ADAM), potential.init, lambda key: ()

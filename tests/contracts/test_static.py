@@ -95,7 +95,7 @@ def test_single_precision_is_kept(name):
         np.testing.assert_allclose(result.value, expected, rtol=1.1e-3)
 
 
-@each_solver
+@each_solver_in_time
 @pytest.mark.parametrize(("sizes", "dim"), [((1, 1), 1), ((3, 4), 40)])
 def test_every_size_is_legal_and_traced_once(name, sizes, dim):
     for seed, alpha in ((0, ALPHA), (1, 2.0), (2, np.inf)):

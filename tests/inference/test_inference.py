@@ -82,8 +82,9 @@ def test_two_turns_give_what_one_does(generator, learned):
     # The conjugate answer is that of both observations together.
     observed = 0.9
     second = partial(log_likelihood, observed=observed)
-    state = geodesics.update(jax.random.key(4), generator, learned, second, num_samples=1500)
-    assert state.particles.log_weight.size == 1500
+    state = geodesics.update(jax.random.key(4), generator, learned, second, num_samples=2000)
+    # As many as in the first turn, so that the programs are the same.
+    assert state.particles.log_weight.size == 2000
     variance = 1 / (1 + 2 * NOISE**-2)
     mean = jnp.sum(state.particles.weight * state.particles.position[:, 0])
     expected = variance * (OBSERVED + observed) / NOISE**2

@@ -41,6 +41,15 @@ def near(model):
         return jax.jit(lambda: inference.laplace(model.log_density, jnp.zeros(2)))()
 
 
+@pytest.fixture(scope="module")
+def plain(model, near):
+    """Without adaptation."""
+    with jax.enable_x64(True):
+        return inference.sample_by_importance(
+            jax.random.key(0), model.log_density, near.distribution, NUM, num_rounds=0
+        )
+
+
 def uot_gen():
     return geodesics.generator(
         potentials.resnet(2, width=8),
@@ -64,16 +73,13 @@ SAMPLERS = {
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
-def test_samplers_agree_with_quadrature(model, truth, near, name):
+def test_samplers_agree_with_quadrature(model, truth, near, plain, name):
     log_evidence, mean, deviation = truth
     found = SAMPLERS[name](jax.random.key(0), model.log_density, near.distribution, NUM)
     particles = found.particles
     assert particles.position.shape == (NUM, 2)
     np.testing.assert_allclose(particles.mass, 1, rtol=1e-10)
     size = particles.effective_sample_size
-    plain = inference.sample_by_importance(
-        jax.random.key(0), model.log_density, near.distribution, NUM, num_rounds=0
-    )
     assert size > plain.particles.effective_sample_size
     assert abs(found.log_evidence - log_evidence) < 4 * found.standard_error
     np.testing.assert_allclose(found.standard_error, np.sqrt(1 / size - 1 / NUM), rtol=0.2)

@@ -149,16 +149,11 @@ def test_memory_grows_linearly(multiscale, monkeypatch):
     # Compiled only. Small blocks and few cells, so that neither hides what grows.
     monkeypatch.setattr(blocks, "_BLOCK", 1 << 15)
     monkeypatch.setattr("wfr_flows.static.multiscale._CELLS", 32)
-
-    def temporary(size):
-        shape = particles(np.zeros((size, 2)))
-        compiled = jax.jit(lambda s, t: solver.wfr(s, t, 1.0)).lower(shape, shape).compile()
-        return compiled.memory_analysis().temp_size_in_bytes
-
-    small, large = temporary(2048), temporary(4096)
-    assert large < 2.5 * small
-    # A single dense matrix alone would take more.
-    assert large < 4096**2 * 8
+    size = 1 << 14
+    shape = particles(np.zeros((size, 2)))
+    compiled = jax.jit(lambda s, t: solver.wfr(s, t, 1.0)).lower(shape, shape).compile()
+    # A single mask of all pairs, a byte each, would take more.
+    assert compiled.memory_analysis().temp_size_in_bytes < size**2
 
 
 @pytest.mark.parametrize("members", [1, 3, 100])

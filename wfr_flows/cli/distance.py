@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -118,8 +117,8 @@ def _load(options: argparse.Namespace) -> tuple[Particles, Particles]:
 def _solve(source: Particles, target: Particles, options: argparse.Namespace) -> static.StaticResult:
     solve = static.spherical_wfr if options.spherical else static.wfr
     # Bound, not traced: on the line alpha = inf is then solved by sorting.
-    solve = jax.jit(partial(solve, alpha=options.alpha, tolerance=options.tolerance))
-    return solve(source, target)
+    compiled = jax.jit(solve, static_argnames=("alpha", "tolerance"))
+    return compiled(source, target, alpha=options.alpha, tolerance=options.tolerance)
 
 
 def _summary(

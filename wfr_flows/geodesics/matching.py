@@ -67,10 +67,7 @@ def matching(
         raise ValueError(f"num_pairs is {num_pairs}; give at least 2.")
     halves = slice(None, num_pairs // 2), slice(num_pairs // 2, None)
     inverse_alpha = geometry.inverse_alpha
-    angle = jax.jit(cone_angle)(diracs, geometry.alpha)
-    squared_distance = spherical_from_plain(jax.jit(coupling_cost)(diracs, geometry.alpha), geometry.alpha)
-    share = diracs.source_mass + diracs.target_mass
-    total = running_total(share)
+    angle, squared_distance, share, total = _of_pairs(diracs, geometry.alpha)
     jets_at = jax.vmap(jax.vmap(potential.jet, (None, None, 0)), (None, 0, 0))
 
     def loss(params: Params, key: Key) -> Scalar:
@@ -90,6 +87,14 @@ def matching(
         return 0.5 * (jnp.mean(weight * errors) + gauge)
 
     return loss
+
+
+@jax.jit
+def _of_pairs(diracs: Diracs, alpha: ArrayLike) -> tuple[Array, Scalar, Array, Array]:
+    """Angles between ends, squared spherical distance, and how often to draw each with its running total."""
+    share = diracs.source_mass + diracs.target_mass
+    squared_distance = spherical_from_plain(coupling_cost(diracs, alpha), alpha)
+    return cone_angle(diracs, alpha), squared_distance, share, running_total(share)
 
 
 def evolution_error(

@@ -144,12 +144,19 @@ def adapted(
       num_samples: in each round, many times the dimension.
       num_rounds: how often; 0 returns ``start``.
     """
-    law = start
-    for round_key in jax.random.split(key, num_rounds):
+    if num_rounds == 0:
+        return start
+
+    def nearer(law: Distribution, round_key: Key) -> tuple[Array, Array]:
         particles = law.spread(round_key, num_samples)
         ratio = log_ratio(log_density, law, particles)
-        law = _wide(*moments(_tempered(particles, ratio, _EFFECTIVE * num_samples)))
-    return law
+        return moments(_tempered(particles, ratio, _EFFECTIVE * num_samples))
+
+    # All rounds but the first begin with a law of one kind, and are one program.
+    keys = jax.random.split(key, num_rounds)
+    found = nearer(start, keys[0])
+    found, _ = jax.lax.scan(lambda now, round_key: (nearer(_wide(*now), round_key), None), found, keys[1:])
+    return _wide(*found)
 
 
 def _wide(mean: Float[Array, " d"], covariance: Float[Array, "d d"]) -> Distribution:

@@ -1,5 +1,6 @@
 """Weighted point clouds, the one thing every method reads and writes."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
@@ -165,8 +166,18 @@ def resample_by(key: Key, position: Float[Array, "n d"], total: Float[Array, " n
 
 def redrawn(key: Key, measure: Particles, size: int) -> Particles:
     """`resample`, of the mass of the measure."""
-    drawn = resample(key, measure, size)
-    return drawn._replace(log_weight=drawn.log_weight + jnp.log(measure.mass))
+    return redrawing(measure)(key, size)
+
+
+def redrawing(measure: Particles) -> Callable[[Key, int], Particles]:
+    """``(key, size) -> Particles``, `redrawn` for those who draw often."""
+    total, log_mass = shares(measure), jnp.log(measure.mass)
+
+    def draw(key: Key, size: int) -> Particles:
+        drawn = resample_by(key, measure.position, total, size)
+        return drawn._replace(log_weight=drawn.log_weight + log_mass)
+
+    return draw
 
 
 def thinned(key: Key, measure: Particles, size: int) -> Particles:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from wfr_flows.dynamics import Field, Geometry, carry
-from wfr_flows.measures import Particles, resample
+from wfr_flows.measures import Particles, empirical
 from wfr_flows.numerics import inverse_distribution, running_total
 from wfr_flows.typing import Array, Float, Key, Params
 
@@ -73,10 +73,11 @@ def linear_bridge(source: Particles, target: Particles, time: Float[Array, " k"]
       batch: particles at every time.
     """
     across, along = jnp.sqrt(1 - time**2), time
+    from_source, from_target = empirical(source).sample, empirical(target).sample
 
     def draw(key: Key) -> Particles:
-        ends = (resample(k, m, batch) for k, m in zip(jax.random.split(key), (source, target), strict=True))
-        first, last = ends
+        source_key, target_key = jax.random.split(key)
+        first, last = from_source(source_key, batch), from_target(target_key, batch)
         position = across[:, None, None] * first.position + along[:, None, None] * last.position
         return Particles(position, jnp.broadcast_to(first.log_weight, position.shape[:2]))
 

@@ -9,7 +9,7 @@ import optax
 
 from wfr_flows.dynamics import Field, Geometry
 from wfr_flows.geodesics import fit_matching
-from wfr_flows.measures import Particles, redrawn
+from wfr_flows.measures import Particles, redrawing
 from wfr_flows.potentials import Potential
 from wfr_flows.refinement.bridges import Bridge
 from wfr_flows.refinement.density_ratio import LogRatio, density_ratio, log_ratio
@@ -26,9 +26,11 @@ Draw = Callable[[Key, int], Ends]
 def between(source: Particles, target: Particles) -> Draw:
     """Draws from two weighted samples, in proportion to the weights, of the masses of the samples."""
 
+    first, last = redrawing(source), redrawing(target)
+
     def draw(key: Key, n: int) -> Ends:
-        first, last = (redrawn(k, m, n) for k, m in zip(jax.random.split(key), (source, target), strict=True))
-        return first, last
+        first_key, last_key = jax.random.split(key)
+        return first(first_key, n), last(last_key, n)
 
     return draw
 

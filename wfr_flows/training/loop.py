@@ -1,11 +1,13 @@
 """One training loop: scanned chunks, and between them progress, checkpoints and the non-finite guard."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import eval_jaxpr
 
 from wfr_flows.training.checkpoint import CheckpointError
 from wfr_flows.training.method import Method, is_finite
@@ -99,9 +101,11 @@ def run(
 
 
 def _scan(method: Method, sample: Callable[[Key], PyTree], chunk_size: int):
-    """Some steps as one program, those beyond the last and all after a non-finite one changing nothing."""
+    """Some steps as one program, those beyond the last and all after a non-finite one changing nothing.
 
-    @jax.jit  # Key and length are arguments, so that runs which differ in them alone share a program.
+    Key, length and data are arguments, so that runs which differ in them alone share a program.
+    """
+
     def advance(key: Key, state: PyTree, first: jax.Array, num_steps: jax.Array):
         def body(carry: tuple[PyTree, jax.Array], step: jax.Array):
             before, alive = carry
@@ -117,4 +121,20 @@ def _scan(method: Method, sample: Callable[[Key], PyTree], chunk_size: int):
         (after, _), (alive, info) = jax.lax.scan(body, start, first + jnp.arange(chunk_size))
         return after, alive, info
 
-    return advance
+    return _with_data_as_arguments(advance)
+
+
+def _with_data_as_arguments(function: Callable[..., PyTree]) -> Callable[..., PyTree]:
+    """``jit``, but arrays that the function closes over are arguments of the program, not parts of it."""
+    traced = None
+
+    def call(*arguments: PyTree) -> PyTree:
+        nonlocal traced
+        if traced is None:
+            closed, shapes = jax.make_jaxpr(function, return_shape=True)(*arguments)
+            program = jax.jit(lambda data, leaves: eval_jaxpr(closed.jaxpr, data, *leaves))
+            traced = partial(program, closed.consts), jax.tree.structure(shapes)
+        program, structure = traced
+        return structure.unflatten(program(jax.tree.leaves(arguments)))
+
+    return call
