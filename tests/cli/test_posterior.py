@@ -1,7 +1,9 @@
 """Posteriors through the front door: closed forms, weights, damaged files, what is kept when a run fails."""
 
+import io
 import json
 import math
+from contextlib import redirect_stdout
 
 import jax
 import numpy as np
@@ -40,8 +42,9 @@ def conjugate(tmp_path_factory):
     directory = tmp_path_factory.mktemp("conjugate")
     theta = np.random.default_rng(0).normal(size=400)
     write_table(directory / "prior.csv", theta=theta, log_likelihood=gaussian(theta, OBSERVED, NOISE**2))
-    with jax.enable_x64(False):
-        assert infer(directory / "prior.csv", directory / "out") == 0
+    with jax.enable_x64(False), redirect_stdout(io.StringIO()) as said:
+        assert infer(directory / "prior.csv", directory / "out", "--json") == 0
+    (directory / "said.json").write_text(said.getvalue())
     return directory
 
 
@@ -73,6 +76,7 @@ def test_run_writes_everything_it_promises(conjugate):
     assert {path.name for path in out.iterdir()} == WRITTEN
     assert (out / "posterior.png").read_bytes().startswith(b"\x89PNG")
     found = summary(out)
+    assert json.loads((conjugate / "said.json").read_text()) == found
     assert (found["dimension"], found["num_data"], found["num_generated"]) == (1, 400, 4096)
     assert 1 <= found["effective_sample_size"]["generated"] <= 4096
     assert {"matching", "refinement"} <= set(found["seconds"])
