@@ -34,7 +34,7 @@ def velocity(width: int) -> Field:
     def rates(params, t, x):
         return Rates(network.apply({"params": params}, jnp.append(x, t)), jnp.zeros(()))  # pyright: ignore
 
-    return Field(lambda key: network.init(key, jnp.zeros(3))["params"], rates)
+    return Field(partial(potentials.initialised, network, 3), rates)
 
 
 def seconds(function, *arguments, repeats: int) -> float:

@@ -116,7 +116,7 @@ def _load(options: argparse.Namespace) -> tuple[Particles, Particles]:
 
 def _solve(source: Particles, target: Particles, options: argparse.Namespace) -> static.StaticResult:
     solve = static.spherical_wfr if options.spherical else static.wfr
-    # Bound, not traced: on the line alpha = inf is then solved by sorting.
+    # Static, not traced: on the line alpha = inf is then solved by sorting.
     compiled = jax.jit(solve, static_argnames=("alpha", "tolerance"))
     return compiled(source, target, alpha=options.alpha, tolerance=options.tolerance)
 

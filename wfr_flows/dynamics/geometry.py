@@ -27,7 +27,7 @@ class Geometry(NamedTuple):
         return inverse_alpha(self.alpha)
 
     @property
-    def growth_cost(self) -> Scalar:
+    def growth_weight(self) -> Scalar:
         """``alpha``, and 0 in the Wasserstein case, where nothing grows."""
         return jnp.where(self.inverse_alpha == 0, 0.0, self.alpha)
 
@@ -39,7 +39,7 @@ class Geometry(NamedTuple):
         kinetic = 0.5 * jnp.sum(velocity**2, axis=-1)
         if self.balanced:
             return kinetic
-        return kinetic + 0.5 * self.growth_cost.astype(kinetic.dtype) * growth**2
+        return kinetic + 0.5 * self.growth_weight.astype(kinetic.dtype) * growth**2
 
     @property
     def balanced(self) -> bool:

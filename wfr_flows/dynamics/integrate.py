@@ -47,7 +47,8 @@ def integrate(
 
     On a fixed grid one step of the solver joins neighbouring nodes, in a scan whose step is checkpointed:
     reverse-mode memory does not grow with the number of stages, and ``grad``, ``jvp`` and Hessian-vector
-    products all pass. On a CPU that is also faster, by a third, than to keep all that a step needs.
+    products all pass. On a CPU that is also faster, by a third, than to keep all that a step needs. A
+    decreasing grid integrates backward.
 
     State and grid are brought to the widest of the state's and the parameters' precisions.
 

@@ -77,7 +77,7 @@ def matching(
         jets = jets_at(params, time, state.position)
         weight = state.mass * total[-1] / share[index]
         # Growth has mean zero, so the mean of this is that of Φ, but with less noise.
-        level = jets.value + geometry.growth_cost * state.growth
+        level = jets.value + geometry.growth_weight * state.growth
         reaction = inverse_alpha * (level - _mean(level, weight)[:, None]) ** 2
         motion = jnp.sum((jets.gradient + state.velocity) ** 2, axis=-1)
         errors = motion + reaction + evolution_error(geometry, jets.time_derivative, state, squared_distance)

@@ -164,13 +164,8 @@ def resample_by(key: Key, position: Float[Array, "n d"], total: Float[Array, " n
     return Particles(position[index], jnp.full((size,), -jnp.log(size), dtype))
 
 
-def redrawn(key: Key, measure: Particles, size: int) -> Particles:
-    """`resample`, of the mass of the measure."""
-    return redrawing(measure)(key, size)
-
-
 def redrawing(measure: Particles) -> Callable[[Key, int], Particles]:
-    """``(key, size) -> Particles``, `redrawn` for those who draw often."""
+    """``(key, size) -> Particles``: `resample`, of the mass of the measure, for those who draw often."""
     total, log_mass = shares(measure), jnp.log(measure.mass)
 
     def draw(key: Key, size: int) -> Particles:
@@ -182,7 +177,7 @@ def redrawing(measure: Particles) -> Callable[[Key, int], Particles]:
 
 def thinned(key: Key, measure: Particles, size: int) -> Particles:
     """The measure itself, or ``size`` particles drawn from it, of its mass, if it has more."""
-    return measure if measure.log_weight.size <= size else redrawn(key, measure, size)
+    return measure if measure.log_weight.size <= size else redrawing(measure)(key, size)
 
 
 def padded(measure: Particles, size: int) -> Particles:
