@@ -1,6 +1,5 @@
 """Smoothed transport at ever smaller smoothing: often all that is needed, always a good start."""
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -10,7 +9,6 @@ from jax.typing import DTypeLike
 from wfr_flows.static.bounds import DualPotentials, dual_value, shift
 from wfr_flows.static.interior_point import Problem, shortfall
 from wfr_flows.static.pairs import AllPairs, Pairs, Product
-from wfr_flows.static.result import StaticResult
 from wfr_flows.typing import Array, Bool, Float, Int, Scalar
 
 _FIRST_SMOOTHING = 0.4
@@ -34,25 +32,22 @@ _EXTRAPOLATION = (0.125, -0.875, 1.75)
 History = tuple[DualPotentials, DualPotentials, DualPotentials]
 """Potentials of three levels, the latest last."""
 
-Certify = Callable[[DualPotentials, Array], StaticResult]
-"""Potentials and a plan on all pairs to the certificate they make together."""
-
 
 class Annealed(NamedTuple):
-    """Where annealing ends.
+    """Where annealing stands.
 
     Attributes:
       history: the potentials of the last three levels, the latest last.
       smoothing: of the last level, in units of cost.
       ahead: scaling steps that the levels still to come would take, each twice those of the one before, as
         the last two levels predict: one may be slow by accident.
-      result: the certificate, once one was drawn up.
+      promising: whether a certificate of the last level is likely to close.
     """
 
     history: History
     smoothing: Scalar
     ahead: tuple[Scalar, Scalar]
-    result: StaticResult
+    promising: Bool[Array, ""]
 
     @property
     def potentials(self) -> DualPotentials:
@@ -60,17 +55,23 @@ class Annealed(NamedTuple):
         return self.history[-1]
 
 
-def anneal(problem: Problem, certify: Certify, unknown: StaticResult, tolerance: float) -> Annealed:
-    """Halve the smoothing until a certificate closes, little of it is left, or too much work is ahead.
+def begin_annealing(problem: Problem) -> Annealed:
+    """Potentials for levels to begin from. The weights have mass about 1, and costs are of order 1."""
+    twice_first = jnp.asarray(2 * _FIRST_SMOOTHING, problem.cost.dtype)
+    opening, none = _opening(problem), jnp.zeros_like(twice_first)
+    return Annealed((opening, opening, opening), twice_first, (none, none), jnp.zeros((), bool))
+
+
+def anneal(problem: Problem, state: Annealed, tolerance: float) -> Annealed:
+    """Halve the smoothing until a certificate promises to close, or little of it is left, or too much to do.
 
     Each level solves ``min ⟨c, γ⟩ + ρ KL(γ₁|μ) + ρ KL(γ₂|ν) + ε KL(γ|μ⊗ν)``. Its solution depends smoothly on
     ``ε``: a level starts from the parabola through the last three, and settles in a fifth of the steps. A
-    certificate costs as much as many steps, and is drawn up once an estimate says that it closes.
+    certificate costs as much as many steps, and is worth drawing up once an estimate says that it closes.
 
     Args:
-      problem: with weights of mass about 1 and costs of order 1.
-      certify: what potentials and a plan prove.
-      unknown: a result that proves nothing.
+      problem: as in `begin_annealing`.
+      state: where annealing stands; whether it is promising does not matter.
       tolerance: relative gap to reach.
     """
     # Newton's method, which solves systems of the smaller side, takes over where it would be faster.
@@ -78,7 +79,7 @@ def anneal(problem: Problem, certify: Certify, unknown: StaticResult, tolerance:
     least = least_smoothing(tolerance, problem.cost.dtype)
 
     def unfinished(state: Annealed) -> Bool[Array, ""]:
-        return ~state.result.converged & (jnp.minimum(*state.ahead) < most_steps) & (state.smoothing > least)
+        return ~state.promising & (jnp.minimum(*state.ahead) < most_steps) & (state.smoothing > least)
 
     def refine(state: Annealed) -> Annealed:
         smoothing = 0.5 * state.smoothing
@@ -90,20 +91,11 @@ def anneal(problem: Problem, certify: Certify, unknown: StaticResult, tolerance:
             lambda: _estimate(problem, potentials, smoothing),
             lambda: jnp.full_like(smoothing, jnp.inf),
         )
-        result = jax.lax.cond(
-            gap <= _HOPE * tolerance,
-            lambda: certify(potentials, smoothed_plan(problem, AllPairs(), potentials, smoothing)),
-            lambda: state.result,
-        )
         ahead = jnp.where(num_steps > _FEW_STEPS, num_steps * rough / tolerance, 0.0)
         ahead = (state.ahead[1], ahead)
-        return Annealed((*state.history[1:], potentials), smoothing, ahead, result)
+        return Annealed((*state.history[1:], potentials), smoothing, ahead, gap <= _HOPE * tolerance)
 
-    twice_first = jnp.asarray(2 * _FIRST_SMOOTHING, problem.cost.dtype)
-    opening = _opening(problem)
-    none = jnp.zeros_like(twice_first)
-    start = Annealed((opening, opening, opening), twice_first, (none, none), unknown)
-    return jax.lax.while_loop(unfinished, refine, start)
+    return jax.lax.while_loop(unfinished, refine, state._replace(promising=jnp.zeros((), bool)))
 
 
 def least_smoothing(tolerance: float, dtype: DTypeLike) -> float:

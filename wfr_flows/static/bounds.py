@@ -2,7 +2,6 @@
 
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
@@ -180,12 +179,14 @@ def shift(
     """The best ``(f + l, g - l)``: ``l = ½ρ log(∫e^{-f/ρ}dμ / ∫e^{-g/ρ}dν)``, 0 at ``k = 1/ρ = 0``."""
 
     def log_mean(weight: Array, potential: Array) -> Array:
-        # log1p keeps the digits that ρ, large, multiplies; logsumexp the range where ρ is small.
-        exponent = jnp.where(weight > 0, -potential * k, 0.0)
+        carries = weight > 0
+        exponent = jnp.where(carries, -potential * k, 0.0)
+        # log1p keeps the digits that ρ, large, multiplies; the largest exponent the range where ρ is small.
         gentle = jnp.all(jnp.abs(exponent) < 0.5)
-        near = jnp.sum(weight * jnp.expm1(jnp.where(gentle, exponent, 0.0))) / weight.sum()
-        far = jax.nn.logsumexp(exponent, b=weight) - jnp.log(weight.sum())
-        return jnp.where(gentle, jnp.log1p(near), far)
+        level = jnp.where(gentle, 0.0, jnp.max(exponent, where=carries, initial=-jnp.inf))
+        above = jnp.where(carries, exponent - level, 0.0)
+        mean = jnp.sum(weight * jnp.where(gentle, jnp.expm1(above), jnp.exp(above))) / weight.sum()
+        return level + jnp.where(gentle, jnp.log1p(mean), jnp.log(mean))
 
     log_ratio = jnp.log(source_weight.sum()) - jnp.log(target_weight.sum())
     log_ratio += log_mean(source_weight, potentials.source) - log_mean(target_weight, potentials.target)

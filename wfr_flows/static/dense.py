@@ -2,12 +2,13 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from wfr_flows.measures import Particles
-from wfr_flows.static.annealing import anneal
+from wfr_flows.static.annealing import Annealed, anneal, begin_annealing, smoothed_plan
 from wfr_flows.static.bounds import DualPotentials, Penalised, tighten
 from wfr_flows.static.interior_point import Path, Problem, begin, between, feasible, follow
 from wfr_flows.static.pairs import AllPairs
@@ -22,6 +23,22 @@ _MARGIN = 3.0
 _LEAST_MARGIN = 1e-2
 # Times the root of the precision: what the mass that islands lack outweighs a unit of cost by, at the most.
 _LEAST_UNIT = 100.0
+
+
+class _Progress(NamedTuple):
+    """What there is between two certificates.
+
+    Attributes:
+      annealed: smoothed transport, as far as it went.
+      path: the central path, once smoothed transport gave up.
+      accuracy: the relative gap that the central path is to reach next.
+      result: the last certificate.
+    """
+
+    annealed: Annealed
+    path: Path
+    accuracy: Scalar
+    result: StaticResult
 
 
 def solve(
@@ -48,48 +65,54 @@ def solve(
         sparse = sparse._replace(mass=mass * sparse.mass)
         return accept_rounding(assess(source, target, potentials, sparse, num_iterations), unit * mass)
 
-    no_steps = jnp.zeros((), jnp.int32)
-    nothing = unknown(certify, DualPotentials(scaled.source, scaled.target), scaled.cost, no_steps)
-    begun = anneal(scaled, partial(certify, num_iterations=no_steps), nothing, tolerance)
-
-    def continued() -> StaticResult:
-        margin = jnp.maximum(_MARGIN * begun.smoothing, _LEAST_MARGIN)
-        return _refined(scaled, begun.potentials, margin, certify, begun.result, tolerance, max_iterations)
-
-    return jax.lax.cond(begun.result.converged, lambda: begun.result, continued)
+    return _certified(scaled, certify, tolerance, max_iterations)
 
 
-def _refined(
+def _certified(
     problem: Problem,
-    start: DualPotentials,
-    margin: Scalar,
     certify: Callable[[DualPotentials, Array, Array], StaticResult],
-    nothing: StaticResult,
     tolerance: float,
     max_iterations: int,
 ) -> StaticResult:
-    """Follow the central path from gap to smaller gap, until what ``certify`` proves suffices.
+    """From certificate to certificate, until one of them suffices or nothing is left to try.
 
-    A dual potential made tight and a plan made sparse prove more than the point of the path they come from,
-    hence the first, generous tolerance.
+    Smoothed transport proposes one where it promises to close. Once it gave up, the central path does, from
+    gap to smaller gap. A dual potential made tight and a plan made sparse prove more than the point of the
+    path they come from, hence the first, generous accuracy.
     """
     pairs = AllPairs()
     first = jnp.asarray(_FIRST_TOLERANCE * tolerance, problem.cost.dtype)
 
-    def unfinished(state: tuple[Path, StaticResult, Scalar]) -> Array:
-        path, result, inner = state
+    def unfinished(state: _Progress) -> Array:
+        path, accuracy = state.path, state.accuracy
         # A gap of exactly 0 leaves no step to take, whatever it is that does not satisfy the certificate.
         stuck = path.stalled | (path.num_iterations >= max_iterations) | (path.gap <= 0)
-        stuck |= inner < _LEAST_TOLERANCE * jnp.finfo(inner.dtype).eps
-        return ~result.converged & ((inner == first) | ~stuck)
+        stuck |= accuracy < _LEAST_TOLERANCE * jnp.finfo(accuracy.dtype).eps
+        return ~state.result.converged & ((accuracy == first) | ~stuck)
 
-    def refine(state: tuple[Path, StaticResult, Scalar]) -> tuple[Path, StaticResult, Scalar]:
-        path, _, inner = state
-        path = follow(problem, pairs, path, inner, max_iterations)
-        return path, certify(path.potentials, path.plan, path.num_iterations), _NEXT_TOLERANCE * inner
+    def improve(state: _Progress) -> _Progress:
+        annealed = anneal(problem, state.annealed, tolerance)
+        promising, potentials = annealed.promising, annealed.potentials
+        margin = jnp.maximum(_MARGIN * annealed.smoothing, _LEAST_MARGIN)
+        path = jax.lax.cond(
+            ~promising & (state.accuracy == first),
+            lambda: begin(problem, pairs, feasible(problem, pairs, potentials, margin)),
+            lambda: state.path,
+        )
+        path = follow(problem, pairs, path, state.accuracy, jnp.where(promising, 0, max_iterations))
+        smoothed = smoothed_plan(problem, pairs, potentials, annealed.smoothing)
+        potentials, plan = jax.tree.map(
+            partial(jnp.where, promising), (potentials, smoothed), (path.potentials, path.plan)
+        )
+        accuracy = jnp.where(promising, 1.0, _NEXT_TOLERANCE) * state.accuracy
+        return _Progress(annealed, path, accuracy, certify(potentials, plan, path.num_iterations))
 
-    path = begin(problem, pairs, feasible(problem, pairs, start, margin))
-    return jax.lax.while_loop(unfinished, refine, (path, nothing, first))[1]
+    annealed, no_plan = begin_annealing(problem), jnp.zeros_like(problem.cost)
+    zero, no_steps = jnp.zeros_like(first), jnp.zeros((), jnp.int32)
+    path = Path(annealed.potentials, no_plan, no_plan, zero, zero, no_steps, jnp.zeros((), bool))
+    nothing = unknown(certify, annealed.potentials, no_plan, no_steps)
+    start = _Progress(annealed, path, first, nothing)
+    return jax.lax.while_loop(unfinished, improve, start).result
 
 
 def _scaled(

@@ -81,22 +81,62 @@ class _Round(NamedTuple):
       potentials: feasible up to single precision.
       pairs: what plans may use.
       history: of the annealing.
+      annealing: whether this is a round of smoothed transport; once more of them would not help, the rounds
+        of the interior-point method begin.
       accuracy: the smoothing of the last annealed level; then the relative gap that the interior-point method
         is to reach.
       result: the best certificate so far.
-      gap: what the last round seemed to leave, relative.
-      number: rounds so far.
+      gap: what the last round of the kind seemed to leave, relative.
+      number: rounds of the kind so far.
       stuck: whether more rounds would not help.
     """
 
     potentials: DualPotentials
     pairs: ListedPairs
     history: History
+    annealing: Bool[Array, ""]
     accuracy: Scalar
     result: StaticResult
     gap: Scalar
     number: Int[Array, ""]
     stuck: Bool[Array, ""]
+
+
+class _Proposal(NamedTuple):
+    """What a round comes to, on its pairs.
+
+    Attributes:
+      potential: on the target, in units of cost.
+      plan: between the normalised measures.
+      num_iterations: Newton steps so far.
+      history, accuracy: of the round after.
+      ends: whether it cannot be followed by another of its kind.
+    """
+
+    potential: Float[Array, " m"]
+    plan: Float[Array, " k"]
+    num_iterations: Int[Array, ""]
+    history: History
+    accuracy: Scalar
+    ends: Bool[Array, ""]
+
+
+class _Draft(NamedTuple):
+    """A certificate: first of potentials feasible up to single precision, then of exactly feasible ones.
+
+    Attributes:
+      potentials: to be drawn up next.
+      result: what the potentials before proved.
+      gap: that of the first, relative.
+      exact: whether the second has been asked for.
+      again: whether it is still to come.
+    """
+
+    potentials: DualPotentials
+    result: StaticResult
+    gap: Scalar
+    exact: Bool[Array, ""]
+    again: Bool[Array, ""]
 
 
 def solve(
@@ -131,84 +171,88 @@ def solve(
     empty = SparsePlan(pairs.row, pairs.column, jnp.zeros(pairs.row.shape, unit.dtype))
     result = unknown(certify, potentials, empty, coarse.num_iterations)
     result = result._replace(num_iterations=coarse.num_iterations)
-    far = jnp.asarray(jnp.inf, unit.dtype)
-    first, start = jnp.zeros((), jnp.int32), jnp.asarray(_FIRST_SMOOTHING, unit.dtype)
+    far, never = jnp.asarray(jnp.inf, unit.dtype), jnp.zeros((), bool)
+    first, smoothing = jnp.zeros((), jnp.int32), jnp.asarray(_FIRST_SMOOTHING, unit.dtype)
     begun = _finite(potentials, unit)
-    state = _Round(potentials, pairs, (begun, begun, begun), start, result, far, first, first > 0)
-    state = _rounds(task, partial(_smoothed, task), state)
-    state = state._replace(
-        accuracy=jnp.asarray(_FIRST_TOLERANCE, unit.dtype), gap=far, number=first, stuck=first > 0
-    )
-    return _rounds(task, partial(_refined, task), state).result
+    history = begun, begun, begun
+    state = _Round(potentials, pairs, history, ~never, smoothing, result, far, first, never)
 
-
-def _rounds(task: _Task, play: Callable[[_Round], _Round], state: _Round) -> _Round:
     def unfinished(state: _Round) -> Bool[Array, ""]:
-        over = state.stuck | (state.result.num_iterations >= task.max_iterations)
-        return ~state.result.converged & ~over & (state.number < _ROUNDS)
+        over = state.stuck | (state.result.num_iterations >= max_iterations) | (state.number == _ROUNDS)
+        return ~state.result.converged & ~over
 
-    return jax.lax.while_loop(unfinished, play, state)
+    def play(state: _Round) -> _Round:
+        scaled = _restrict(task, state.pairs)
+        kinds = partial(_smoothed, task, scaled), partial(_refined, task, scaled)
+        return _look(task, state, jax.lax.cond(state.annealing, *kinds, state))
+
+    return jax.lax.while_loop(unfinished, play, state).result
 
 
-def _smoothed(task: _Task, state: _Round) -> _Round:
+def _smoothed(task: _Task, scaled: Problem, state: _Round) -> _Proposal:
     """Two levels of smoothing on the pairs of the round."""
-    scaled = _restrict(task, state.pairs)
-    history, smoothing, most = state.history, state.accuracy, jnp.zeros((), jnp.int32)
-    for _ in range(_LEVELS):
-        smoothing = 0.5 * smoothing
-        start = extrapolate(history)
+
+    def level(_, before: tuple[History, Scalar, Array]) -> tuple[History, Scalar, Array]:
+        history, smoothing, most = before
+        start, smoothing = extrapolate(history), 0.5 * smoothing
         potentials, num_steps = settle(scaled, state.pairs, start, smoothing, _MOST_STEPS)
-        history, most = (*history[1:], potentials), jnp.maximum(most, num_steps)
+        return (*history[1:], potentials), smoothing, jnp.maximum(most, num_steps)
+
+    start = state.history, state.accuracy, jnp.zeros((), jnp.int32)
+    history, smoothing, most = jax.lax.fori_loop(0, _LEVELS, level, start)
     ends = (most >= _MOST_STEPS) | (smoothing <= least_smoothing(task.tolerance, smoothing.dtype))
-    state = state._replace(history=history, accuracy=smoothing, stuck=ends)
     plan = smoothed_plan(scaled, state.pairs, history[-1], smoothing)
-    return _look(task, state, potentials.target, plan, state.result.num_iterations)
+    return _Proposal(history[-1].target, plan, state.result.num_iterations, history, smoothing, ends)
 
 
-def _refined(task: _Task, state: _Round) -> _Round:
+def _refined(task: _Task, scaled: Problem, state: _Round) -> _Proposal:
     """The interior-point method on the pairs of the round."""
-    scaled = _restrict(task, state.pairs)
     margin = jnp.asarray(_MARGIN, task.unit.dtype)
     start = feasible(scaled, state.pairs, _finite(state.potentials, task.unit), margin)
     path = begin(scaled, state.pairs, start)._replace(num_iterations=state.result.num_iterations)
     path = follow(scaled, state.pairs, path, state.accuracy, task.max_iterations)
     inner = jnp.maximum(_NEXT_TOLERANCE * state.accuracy, _LAST_TOLERANCE * task.tolerance)
-    state = state._replace(accuracy=inner)
-    return _look(task, state, path.potentials.target, path.plan, path.num_iterations)
+    never = jnp.zeros((), bool)
+    return _Proposal(path.potentials.target, path.plan, path.num_iterations, state.history, inner, never)
 
 
-def _look(task: _Task, state: _Round, potential: Array, plan: Array, num_iterations: Array) -> _Round:
-    """Feasible potentials, the pairs of the next round and, where it may close or is the last, a certificate.
-
-    Args:
-      task, state: with ``stuck`` where the round cannot be followed by another of its kind.
-      potential: on the target, in units of cost.
-      plan: on the pairs of the round, between the normalised measures.
-      num_iterations: Newton steps so far.
-    """
+def _look(task: _Task, state: _Round, found: _Proposal) -> _Round:
+    """Feasible potentials, the next pairs and, where it may close or nothing comes after, a certificate."""
     source, target, problem, certify, unit, mass, tolerance, max_iterations = task
-    potentials, near = _nearest(unit * potential, source, target, problem, tolerance)
-    sparse = SparsePlan(state.pairs.row, state.pairs.column, mass * plan)
-    rough = certify(potentials, sparse, num_iterations)
-    gap = rough.gap / rough.value
-    stuck = state.stuck | ~(gap < _PROGRESS * state.gap)
-    last = stuck | (state.number + 1 == _ROUNDS) | (num_iterations >= max_iterations)
+    potentials, near = _nearest(unit * found.potential, source, target, problem, tolerance)
+    sparse = SparsePlan(state.pairs.row, state.pairs.column, mass * found.plan)
+    last = found.ends | (state.number + 1 == _ROUNDS) | (found.num_iterations >= max_iterations)
 
-    def exact() -> StaticResult:
-        tight = c_transform(potentials.source, source, target, problem)
-        return accept_rounding(certify(tight, sparse, num_iterations), unit * mass)
+    def draw_up(draft: _Draft) -> _Draft:
+        result = accept_rounding(certify(draft.potentials, sparse, found.num_iterations), unit * mass)
+        gap = jnp.where(draft.exact, draft.gap, result.gap / result.value)
+        worthwhile = last | ~(gap < _PROGRESS * state.gap) | (gap <= _HOPE * tolerance)
+        again = worthwhile & ~draft.exact
+        tight = jax.lax.cond(
+            again,
+            lambda: c_transform(draft.potentials.source, source, target, problem),
+            lambda: draft.potentials,
+        )
+        return _Draft(tight, result, gap, draft.exact | again, again)
 
-    hope = gap <= _HOPE * tolerance
-    found = jax.lax.cond(last | hope, exact, lambda: state.result)
-    better = jnp.abs(found.gap) < state.result.gap
-    result = jax.tree.map(lambda new, old: jnp.where(better, new, old), found, state.result)
-    return state._replace(
-        potentials=potentials,
-        pairs=_joined(state.pairs.heaviest(plan, _KEPT), near),
-        result=result._replace(num_iterations=num_iterations),
-        gap=gap,
-        number=state.number + 1,
-        stuck=stuck,
+    never = jnp.zeros((), bool)
+    draft = _Draft(potentials, state.result, state.gap, never, ~never)
+    draft = jax.lax.while_loop(lambda draft: draft.again, draw_up, draft)
+    stuck = last | ~(draft.gap < _PROGRESS * state.gap)
+    better = draft.exact & (jnp.abs(draft.result.gap) < state.result.gap)
+    result = jax.tree.map(lambda new, old: jnp.where(better, new, old), draft.result, state.result)
+    # Where annealing ends Newton's method begins.
+    switch = lambda new, old: jnp.where(stuck & state.annealing, new, old)  # noqa: E731
+    return _Round(
+        potentials,
+        _joined(state.pairs.heaviest(found.plan, _KEPT), near),
+        found.history,
+        state.annealing & ~stuck,
+        switch(_FIRST_TOLERANCE, found.accuracy),
+        result._replace(num_iterations=found.num_iterations),
+        switch(jnp.inf, draft.gap),
+        switch(0, state.number + 1),
+        stuck & ~state.annealing,
     )
 
 
