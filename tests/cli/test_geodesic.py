@@ -74,8 +74,8 @@ def test_run_writes_everything_it_promises(finished):
 
 def test_weighted_csv_and_infinite_alpha(tmp_path):
     rng = np.random.default_rng(0)
-    table = np.column_stack([rng.normal(size=(30, 2)), rng.uniform(0.1, 1, 30)])
-    np.savetxt(tmp_path / "cells.csv", table, delimiter=",", header="x,y,mass", comments="")
+    table = np.column_stack([rng.normal(size=40), rng.uniform(0.1, 1, 40)])
+    np.savetxt(tmp_path / "cells.csv", table, delimiter=",", header="x,mass", comments="")
     arguments = ["--source", str(tmp_path / "cells.csv"), "--weights", "mass", "--alpha", "inf"]
     assert main(["geodesic", *TINY, *arguments, "--out", str(tmp_path / "out")]) == 0
     found = summary(tmp_path / "out")
