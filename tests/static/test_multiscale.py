@@ -96,6 +96,18 @@ def test_listed_pairs_agree_with_all_pairs(case, multiscale):
         np.testing.assert_allclose(plan.sum(axis=0), target.weight, rtol=1e-9, atol=1e-15)
 
 
+@pytest.mark.parametrize("few", [pytest.param(1, marks=pytest.mark.slow), 3])
+def test_a_few_particles_meet_many(few, multiscale):
+    # One of them has fewer partners than lists could hold.
+    source, target = _clouds(2)
+    source = jax.tree.map(lambda leaf: leaf[:few], source)
+    listed = _listed(source, target, 0.5)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(solver, "_DENSE_PAIRS", 1 << 21)
+        dense = _dense(source, target, 0.5)
+    _assert_same(listed, dense)
+
+
 @pytest.mark.parametrize("spread", [10.0, 30.0])
 def test_pairs_that_cost_many_penalties_stall_neither_path(spread, multiscale):
     source, target = (m._replace(position=spread * m.position) for m in _clouds(2))

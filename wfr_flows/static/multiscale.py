@@ -167,7 +167,7 @@ def solve(
     potentials, near = _nearest(
         jnp.where(jnp.isfinite(guess), guess, 0.0), source, target, problem, tolerance
     )
-    pairs = _joined(ListedPairs(near.by_row[:, :_KEPT], near.by_column[:, :_KEPT]), near)
+    pairs = _joined(near, near)
     empty = SparsePlan(pairs.row, pairs.column, jnp.zeros(pairs.row.shape, unit.dtype))
     result = unknown(certify, potentials, empty, coarse.num_iterations)
     result = result._replace(num_iterations=coarse.num_iterations)
@@ -286,7 +286,11 @@ def _restrict(task: _Task, pairs: ListedPairs) -> Problem:
 
 
 def _joined(kept: ListedPairs, near: ListedPairs) -> ListedPairs:
-    return ListedPairs(*(jnp.concatenate(both, axis=1) for both in zip(kept, near, strict=True)))
+    """The first `_KEPT` of some partners, and no more of them than are near, beside those that are."""
+    both = zip(kept, near, strict=True)
+    return ListedPairs(
+        *(jnp.concatenate([old[:, : min(_KEPT, new.shape[1])], new], axis=1) for old, new in both)
+    )
 
 
 def _nearest(
