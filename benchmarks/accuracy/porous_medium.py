@@ -81,7 +81,7 @@ def on_the_line(seed: int, step_size: float, sizes: dict, particles: int) -> dic
         "l1_to_jko": float(np.abs(found - exact_steps).sum() * width),
         "l1_to_barenblatt": float(np.abs(found - exact).sum() * width),
         "l1_of_jko_to_barenblatt": float(np.abs(exact_steps - exact).sum() * width),
-        "newton_decrement": float(np.max(decrement)),
+        "newton_decrement": float(np.asarray(decrement).max()),
         "covered": float(np.min(info.covered)),
         "energy_decreases": bool(np.all(np.diff(info.energy) < 0)),
         "cpu_seconds_with_compilation": seconds,
