@@ -49,7 +49,8 @@ def _assert_meet(one, other):
 @each_solver_in_time
 def test_jit_and_vmap_agree_with_one_by_one(name):
     pairs = [_pair(i) for i in range(3)]
-    alphas = jnp.array([0.1, 1.0, 30.0])
+    # The first has only neighbours out of reach, and is done while the others go on by Newton's method.
+    alphas = jnp.array([1e-4, 1.0, 30.0])
     batch = jax.tree.map(lambda *leaves: jnp.stack(leaves), *pairs)
     batched = jax.jit(jax.vmap(SOLVERS[name]))(*batch, alphas)
     for i, pair in enumerate(pairs):

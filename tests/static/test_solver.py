@@ -268,6 +268,17 @@ def test_any_plan_and_any_potential_are_bounds(source, target, alpha, plan):
     assert _dual_bound(plan[0] - plan[1], source, target, alpha) <= result.value + rounding
 
 
+@pytest.mark.parametrize("level", [0.0, 0.3, 8.0])
+def test_a_dual_bound_ascends_along_its_gradient(level):
+    # At rest between equal measures every c-transform is 0, and so is what the shift takes the logarithm of.
+    source, target = particles([0.0, 1.0, 2.5]), particles([0.0, 1.0, 2.5], [1.0, 2.0, 0.5])
+    potential = level * jnp.array([0.0, 1.0, -0.5])
+    value = lambda potential: dual_bound(potential, source, target, 0.8)  # noqa: E731
+    gradient = jax.grad(value)(potential)
+    assert jnp.isfinite(gradient).all()
+    assert value(potential + 1e-3 * gradient) >= value(potential)
+
+
 @pytest.mark.parametrize("factor", [1e-5, 7.0, 1e5])
 def test_the_squared_distance_scales_with_mass(factor):
     source, target = _pair()

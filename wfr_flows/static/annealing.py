@@ -71,7 +71,7 @@ def anneal(problem: Problem, state: Annealed, tolerance: float) -> Annealed:
 
     Args:
       problem: as in `begin_annealing`.
-      state: where annealing stands; whether it is promising does not matter.
+      state: where annealing stands; where that is promising, it stays there.
       tolerance: relative gap to reach.
     """
     # Newton's method, which solves systems of the smaller side, takes over where it would be faster.
@@ -95,7 +95,7 @@ def anneal(problem: Problem, state: Annealed, tolerance: float) -> Annealed:
         ahead = (state.ahead[1], ahead)
         return Annealed((*state.history[1:], potentials), smoothing, ahead, gap <= _HOPE * tolerance)
 
-    return jax.lax.while_loop(unfinished, refine, state._replace(promising=jnp.zeros((), bool)))
+    return jax.lax.while_loop(unfinished, refine, state)
 
 
 def least_smoothing(tolerance: float, dtype: DTypeLike) -> float:

@@ -186,7 +186,7 @@ def shift(
         level = jnp.where(gentle, 0.0, jnp.max(exponent, where=carries, initial=-jnp.inf))
         above = jnp.where(carries, exponent - level, 0.0)
         mean = jnp.sum(weight * jnp.where(gentle, jnp.expm1(above), jnp.exp(above))) / weight.sum()
-        return level + jnp.where(gentle, jnp.log1p(mean), jnp.log(mean))
+        return level + jnp.where(gentle, jnp.log1p(mean), jnp.log(jnp.where(gentle, 1.0, mean)))
 
     log_ratio = jnp.log(source_weight.sum()) - jnp.log(target_weight.sum())
     log_ratio += log_mean(source_weight, potentials.source) - log_mean(target_weight, potentials.target)

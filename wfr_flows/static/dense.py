@@ -65,10 +65,10 @@ def solve(
         sparse = sparse._replace(mass=mass * sparse.mass)
         return accept_rounding(assess(source, target, potentials, sparse, num_iterations), unit * mass)
 
-    return _certified(scaled, certify, tolerance, max_iterations)
+    return _until_certified(scaled, certify, tolerance, max_iterations)
 
 
-def _certified(
+def _until_certified(
     problem: Problem,
     certify: Callable[[DualPotentials, Array, Array], StaticResult],
     tolerance: float,
@@ -91,7 +91,9 @@ def _certified(
         return ~state.result.converged & ((accuracy == first) | ~stuck)
 
     def improve(state: _Progress) -> _Progress:
-        annealed = anneal(problem, state.annealed, tolerance)
+        # Of a batch, what is done waits for the others.
+        before = state.annealed._replace(promising=state.result.converged)
+        annealed = anneal(problem, before, tolerance)
         promising, potentials = annealed.promising, annealed.potentials
         margin = jnp.maximum(_MARGIN * annealed.smoothing, _LEAST_MARGIN)
         path = jax.lax.cond(

@@ -129,7 +129,7 @@ class _Draft(NamedTuple):
       result: what the potentials before proved.
       gap: that of the first, relative.
       exact: whether the second has been asked for.
-      again: whether it is still to come.
+      again: whether the potentials are still to be certified.
     """
 
     potentials: DualPotentials
@@ -217,17 +217,19 @@ def _refined(task: _Task, scaled: Problem, state: _Round) -> _Proposal:
 
 
 def _look(task: _Task, state: _Round, found: _Proposal) -> _Round:
-    """Feasible potentials, the next pairs and, where it may close or nothing comes after, a certificate."""
+    """Feasible potentials, the next pairs and, where it may close or ends rounds of a kind, a certificate."""
     source, target, problem, certify, unit, mass, tolerance, max_iterations = task
     potentials, near = _nearest(unit * found.potential, source, target, problem, tolerance)
     sparse = SparsePlan(state.pairs.row, state.pairs.column, mass * found.plan)
     last = found.ends | (state.number + 1 == _ROUNDS) | (found.num_iterations >= max_iterations)
 
+    def ends_with(gap: Scalar) -> Bool[Array, ""]:
+        return last | ~(gap < _PROGRESS * state.gap)
+
     def draw_up(draft: _Draft) -> _Draft:
         result = accept_rounding(certify(draft.potentials, sparse, found.num_iterations), unit * mass)
         gap = jnp.where(draft.exact, draft.gap, result.gap / result.value)
-        worthwhile = last | ~(gap < _PROGRESS * state.gap) | (gap <= _HOPE * tolerance)
-        again = worthwhile & ~draft.exact
+        again = (ends_with(gap) | (gap <= _HOPE * tolerance)) & ~draft.exact
         tight = jax.lax.cond(
             again,
             lambda: c_transform(draft.potentials.source, source, target, problem),
@@ -238,7 +240,7 @@ def _look(task: _Task, state: _Round, found: _Proposal) -> _Round:
     never = jnp.zeros((), bool)
     draft = _Draft(potentials, state.result, state.gap, never, ~never)
     draft = jax.lax.while_loop(lambda draft: draft.again, draw_up, draft)
-    stuck = last | ~(draft.gap < _PROGRESS * state.gap)
+    stuck = ends_with(draft.gap)
     better = draft.exact & (jnp.abs(draft.result.gap) < state.result.gap)
     result = jax.tree.map(lambda new, old: jnp.where(better, new, old), draft.result, state.result)
     # Where annealing ends Newton's method begins.
