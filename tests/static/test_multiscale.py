@@ -13,7 +13,6 @@ from wfr_flows.static import bounds, solver
 from wfr_flows.static.multiscale import _smallest, coarsen
 
 NUM_SOURCE, NUM_TARGET = 150, 120
-_dense = jax.jit(solver.wfr)
 
 
 # A function of its own: the path is chosen while tracing, and this one is traced with the limit at 1.
@@ -27,6 +26,13 @@ def _listed(source, target, alpha):
 def _listed_hellinger(source, target, alpha):
     assert solver._DENSE_PAIRS == 1
     return solver.gaussian_hellinger(source, target, alpha)
+
+
+@jax.jit
+def _dense(source, target, alpha):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(solver, "_DENSE_PAIRS", 1 << 23)
+        return solver.wfr(source, target, alpha)
 
 
 @jax.jit
@@ -81,10 +87,7 @@ def test_listed_pairs_agree_with_all_pairs(case, multiscale):
     dim, alpha, options = CASES[case]
     source, target = _clouds(dim, **options)
     listed = _listed(source, target, alpha)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(solver, "_DENSE_PAIRS", 1 << 21)
-        dense = _dense(source, target, alpha)
-    _assert_same(listed, dense)
+    _assert_same(listed, _dense(source, target, alpha))
     plan = np.asarray(listed.plan.dense(NUM_SOURCE, NUM_TARGET))
     assert (plan >= 0).all()
     assert not plan[np.asarray(source.weight) == 0].any()
@@ -102,10 +105,7 @@ def test_a_few_particles_meet_many(few, multiscale):
     source, target = _clouds(2)
     source = jax.tree.map(lambda leaf: leaf[:few], source)
     listed = _listed(source, target, 0.5)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(solver, "_DENSE_PAIRS", 1 << 21)
-        dense = _dense(source, target, 0.5)
-    _assert_same(listed, dense)
+    _assert_same(listed, _dense(source, target, 0.5))
 
 
 @pytest.mark.parametrize("spread", [10.0, 30.0])
