@@ -15,6 +15,8 @@ from wfr_flows.typing import Array, ArrayLike, Bool, Float, Scalar
 _LEAST_SHARE = 1e-12
 # A pair that costs this many times the penalty saves the share e^-30 of the mass at most.
 _DEAREST = 60.0
+# Errors of a bound in units in the last place of its terms: squared distances, cost, potential, weight, sum.
+_ROUNDING = 8.0
 # What a plan with prescribed marginals may miss of them, as a share of the mass.
 _MISSED = 1e-4
 
@@ -26,11 +28,13 @@ class Penalised(NamedTuple):
       curvature: ``c`` is `numerics.transport_cost` at this inverse length scale; 0 is ``½|x-y|²``.
       inverse_penalty: ``1/ρ``; 0 prescribes the marginals.
       unsquared: whether ``c`` is ``|x-y|`` instead; no array.
+      growth: cost of the difference of masses, which no plan can save; added to both bounds.
     """
 
     curvature: Scalar
     inverse_penalty: Scalar
     unsquared: bool = False
+    growth: ArrayLike = 0.0
 
     def cost(self, x: Float[Array, "n d"], y: Float[Array, "m d"]) -> tuple[Array, Bool[Array, "n m"]]:
         """``(c, reachable)`` between all pairs."""
@@ -202,6 +206,25 @@ def dual_value(potentials: DualPotentials, source_weight: Array, target_weight: 
         return jnp.sum(jnp.where(weight > 0, weight * saturate(potential, k), 0.0))
 
     return side(source_weight, potentials.source) + side(target_weight, potentials.target)
+
+
+def dual_rounding(
+    potentials: DualPotentials, source_weight: Array, target_weight: Array, k: Scalar
+) -> Scalar:
+    """Rounding errors of `dual_value`: those of potentials, costs and weights, a few units in the last place.
+
+    Rows of exactly feasible potentials, and marginals of a semi-coupling, are wrong by as much, so that this
+    bounds what rounding can take from either side of a certificate.
+    """
+
+    def side(weight: Array, potential: Array) -> Scalar:
+        finite = jnp.isfinite(potential)
+        safe = jnp.where(finite, potential, 0.0)
+        size = jnp.abs(safe) * jnp.exp(-k * safe) + jnp.abs(saturate(jnp.where(finite, safe, jnp.inf), k))
+        return jnp.sum(jnp.where((weight > 0) & (finite | (k > 0)), weight * size, 0.0))
+
+    size = side(source_weight, potentials.source) + side(target_weight, potentials.target)
+    return _ROUNDING * jnp.finfo(size.dtype).eps * size
 
 
 def couple(plan: SparsePlan, source: Particles, target: Particles, alpha: ArrayLike) -> Diracs:

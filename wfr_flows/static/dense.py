@@ -9,16 +9,18 @@ import jax.numpy as jnp
 
 from wfr_flows.measures import Particles
 from wfr_flows.static.annealing import Annealed, anneal, begin_annealing, smoothed_plan
-from wfr_flows.static.bounds import DualPotentials, Penalised, tighten
-from wfr_flows.static.interior_point import Path, Problem, begin, between, feasible, follow
+from wfr_flows.static.bounds import DualPotentials, Penalised, dual_value, tighten
+from wfr_flows.static.interior_point import Path, Problem, begin, between, feasible, follow, with_ties_broken
 from wfr_flows.static.pairs import AllPairs
 from wfr_flows.static.plans import heaviest, ratio
-from wfr_flows.static.result import Assess, StaticResult, accept_rounding, unknown
+from wfr_flows.static.result import Assess, StaticResult, unknown
 from wfr_flows.typing import Array, Bool, Scalar
 
 _FIRST_TOLERANCE = 5.0
 _NEXT_TOLERANCE = 0.1
 _LEAST_TOLERANCE = 1e-6
+# How much of the tolerance may be spent on making the best plan unique.
+_TIES = 0.2
 _MARGIN = 3.0
 _LEAST_MARGIN = 1e-2
 # Times the root of the precision: what the mass that islands lack outweighs a unit of cost by, at the most.
@@ -48,24 +50,30 @@ def solve(
     assess: Assess,
     tolerance: float,
     max_iterations: int,
+    known: Bool[Array, ""],
 ) -> StaticResult:
     """Smoothed transport first, and where that does not close the gap the central path from there.
 
-    Memory is ``O(nm)``.
+    Memory is ``O(nm)``. Nothing is done where the answer is ``known``.
     """
-    scaled, reachable, unit, mass = _scaled(source, target, problem)
+    scaled, reachable, unit = _scaled(source, target, problem)
+    # Where nobody else reaches a partner, a particle left out may: at a potential that asks little of it.
+    most = jnp.max(jnp.where(scaled.legal, scaled.cost, 0.0))
+    most = jnp.where(
+        scaled.inverse_penalty * most > 1, ratio(jnp.ones_like(most), scaled.inverse_penalty), most
+    )
     present = (source.log_weight > -jnp.inf)[:, None], (target.log_weight > -jnp.inf)[None, :]
 
     def certify(potentials: DualPotentials, plan: Array, num_iterations: Array) -> StaticResult:
         sparse = heaviest(plan)
         from_source, from_target = (reachable & here for here in present)
         in_units = problem._replace(inverse_penalty=scaled.inverse_penalty)
-        tight = tighten(potentials.source, scaled.cost, from_source, from_target, in_units)
+        start = jnp.where(scaled.source > 0, potentials.source, -most)
+        tight = tighten(start, scaled.cost, from_source, from_target, in_units)
         potentials = DualPotentials(*(unit * potential for potential in tight))
-        sparse = sparse._replace(mass=mass * sparse.mass)
-        return accept_rounding(assess(source, target, potentials, sparse, num_iterations), unit * mass)
+        return assess(source, target, potentials, sparse, num_iterations)
 
-    return _until_certified(scaled, certify, tolerance, max_iterations)
+    return _until_certified(scaled, certify, tolerance, max_iterations, known)
 
 
 def _until_certified(
@@ -73,6 +81,7 @@ def _until_certified(
     certify: Callable[[DualPotentials, Array, Array], StaticResult],
     tolerance: float,
     max_iterations: int,
+    known: Bool[Array, ""],
 ) -> StaticResult:
     """From certificate to certificate, until one of them suffices or nothing is left to try.
 
@@ -95,13 +104,15 @@ def _until_certified(
         before = state.annealed._replace(promising=state.result.converged)
         annealed = anneal(problem, before, tolerance)
         promising, potentials = annealed.promising, annealed.potentials
+        value = dual_value(potentials, problem.source, problem.target, problem.inverse_penalty)
+        distinct = with_ties_broken(problem, pairs, _TIES * tolerance * jnp.maximum(value, 0.0))
         margin = jnp.maximum(_MARGIN * annealed.smoothing, _LEAST_MARGIN)
         path = jax.lax.cond(
             ~promising & (state.accuracy == first),
-            lambda: begin(problem, pairs, feasible(problem, pairs, potentials, margin)),
+            lambda: begin(distinct, pairs, feasible(distinct, pairs, potentials, margin)),
             lambda: state.path,
         )
-        path = follow(problem, pairs, path, state.accuracy, jnp.where(promising, 0, max_iterations))
+        path = follow(distinct, pairs, path, state.accuracy, jnp.where(promising, 0, max_iterations))
         smoothed = smoothed_plan(problem, pairs, potentials, annealed.smoothing)
         potentials, plan = jax.tree.map(
             partial(jnp.where, promising), (potentials, smoothed), (path.potentials, path.plan)
@@ -112,37 +123,38 @@ def _until_certified(
     annealed, no_plan = begin_annealing(problem), jnp.zeros_like(problem.cost)
     zero, no_steps = jnp.zeros_like(first), jnp.zeros((), jnp.int32)
     path = Path(annealed.potentials, no_plan, no_plan, zero, zero, no_steps, jnp.zeros((), bool))
-    nothing = unknown(certify, annealed.potentials, no_plan, no_steps)
+    nothing = unknown(certify, annealed.potentials, no_plan, no_steps)._replace(converged=known)
     start = _Progress(annealed, path, first, nothing)
     return jax.lax.while_loop(unfinished, improve, start).result
 
 
 def _scaled(
     source: Particles, target: Particles, problem: Penalised
-) -> tuple[Problem, Bool[Array, "n m"], Scalar, Scalar]:
-    """The problem between the normalised measures in units of a typical cost, what is in reach, both units.
-
-    Masses come back as ``d²(aμ, bν) = √(ab) d²(μ, ν) + ρ(√a - √b)²`` and a shift of the potentials, and never
-    mix with the transport, however much they differ.
-    """
+) -> tuple[Problem, Bool[Array, "n m"], Scalar]:
+    """The problem in units of a typical cost, which pairs are within reach, and the unit."""
     cost, reachable = problem.cost(source.position, target.position)
-    legal = reachable & problem.worthwhile(cost) & (source.weight > 0)[:, None] & (target.weight > 0)[None, :]
-    mass = jnp.exp(0.5 * (jax.nn.logsumexp(source.log_weight) + jax.nn.logsumexp(target.log_weight)))
-    weights = source.normalise().weight, target.normalise().weight
+    weights = source.weight, target.weight
+    # Particles lighter than rounding of the mass are left to the certificate.
+    heavy = [weight > jnp.finfo(cost.dtype).eps for weight in weights]
+    legal = reachable & problem.worthwhile(cost) & heavy[0][:, None] & heavy[1][None, :]
     share = jnp.where(legal, weights[0][:, None] * weights[1], 0.0)
     mean = ratio(jnp.sum(share * cost), jnp.sum(share))
     penalty = 1 / jnp.maximum(problem.inverse_penalty, jnp.finfo(cost.dtype).tiny)
-    # Potentials reach the size of the penalty, and rounding of that size must stay below the unit. Costs that
-    # it swallows are as good as none.
-    rounding = jnp.where(problem.inverse_penalty > 0, jnp.finfo(cost.dtype).eps * penalty, 0.0)
-    unit = jnp.clip(jnp.where(mean > rounding, mean, 1.0), 100 * rounding, penalty)
     # Where islands out of reach of each other differ in mass, potentials have to find a level on each. That
     # costs the penalty, and Newton's systems resolve it beside costs that are not too small.
-    lacking = jnp.where(problem.inverse_penalty > 0, penalty * _lacking(legal, *weights), 0.0)
-    unit = jnp.maximum(unit, _LEAST_UNIT * float(jnp.finfo(cost.dtype).eps) ** 0.5 * lacking)
+    lacking = jnp.where(problem.inverse_penalty > 0, _lacking(legal, *weights), 0.0)
+    # Potentials reach the size of the penalty there, elsewhere that of the largest cost at most; rounding of
+    # that size must stay below the unit. Costs that it swallows are as good as none.
+    precision = float(jnp.finfo(cost.dtype).eps)
+    largest = jnp.max(jnp.where(legal, cost, 0.0))
+    islands = lacking > precision
+    rounding = precision * jnp.where(islands, penalty, jnp.minimum(penalty, largest))
+    unit = jnp.clip(jnp.where(mean > 0, mean, 1.0), 100 * rounding, penalty)
+    unit = jnp.maximum(unit, jnp.where(islands, _LEAST_UNIT * precision**0.5 * penalty * lacking, 0.0))
     present = legal.any(axis=1), legal.any(axis=0)
-    scaled = between(source, target, cost / unit, legal, present, unit * problem.inverse_penalty)
-    return scaled, reachable, unit, mass
+    k = unit * problem.inverse_penalty
+    scaled = between(source, target, cost / unit, legal, present, k, problem.growth / unit)
+    return scaled, reachable, unit
 
 
 def _lacking(legal: Bool[Array, "n m"], source: Array, target: Array) -> Scalar:

@@ -7,7 +7,7 @@ from wfr_flows.numerics import inverse_alpha, known_infinite
 from wfr_flows.static.bounds import DualPotentials, Penalised
 from wfr_flows.static.plans import SparsePlan, monotone
 from wfr_flows.static.result import Assess, StaticResult
-from wfr_flows.typing import Array, ArrayLike, Float, Scalar
+from wfr_flows.typing import Array, ArrayLike, Bool, Float, Scalar
 
 
 def on_the_line(
@@ -17,13 +17,14 @@ def on_the_line(
     assess: Assess,
     tolerance: float,
     max_iterations: int,
+    known: Bool[Array, ""],
 ) -> StaticResult:
     """A convex cost of ``|x-y|`` on the line by sorting, ``O((n + m) log(n + m))``: no iterations.
 
     The plan joins quantiles. Each of its pairs differs from the one before by one step in the source or in
     the target, and the potential of the particle stepped to takes up the change of cost.
     """
-    del tolerance, max_iterations
+    del tolerance, max_iterations, known
     sources, targets = (jnp.argsort(m.position[:, 0]) for m in (source, target))
     x, y = source.position[sources, 0], target.position[targets, 0]
     row, column, mass = monotone(source.weight[sources], target.weight[targets])

@@ -16,7 +16,7 @@ from wfr_flows.static.bounds import DualPotentials, Penalised, c_transform, half
 from wfr_flows.static.interior_point import Problem, begin, between, feasible, follow
 from wfr_flows.static.pairs import ListedPairs
 from wfr_flows.static.plans import SparsePlan, listed_twice
-from wfr_flows.static.result import Assess, StaticResult, accept_rounding, unknown
+from wfr_flows.static.result import Assess, StaticResult, unknown
 from wfr_flows.typing import Array, Bool, Float, Int, Scalar
 
 _CELLS = 512
@@ -62,14 +62,13 @@ def coarsen(measure: Particles, num_cells: int) -> Particles:
 
 
 class _Task(NamedTuple):
-    """What stays from round to round: the problem, how to certify, the units of cost and mass, the limits."""
+    """What stays from round to round: the problem, how to certify, the unit of cost, the limits."""
 
     source: Particles
     target: Particles
     problem: Penalised
     certify: Callable[[DualPotentials, SparsePlan, Array], StaticResult]
     unit: Scalar
-    mass: Scalar
     tolerance: float
     max_iterations: int
 
@@ -146,6 +145,7 @@ def solve(
     assess: Assess,
     tolerance: float,
     max_iterations: int,
+    known: Bool[Array, ""],
 ) -> StaticResult:
     """Solve between the cells of two k-d trees, then in rounds between the particles, on listed pairs alone.
 
@@ -157,11 +157,10 @@ def solve(
     """
     size = min(_CELLS, 1 << (min(source.log_weight.size, target.log_weight.size).bit_length() - 1))
     cells = coarsen(source, size), coarsen(target, size)
-    coarse = dense.solve(*cells, problem, assess, _COARSE_TOLERANCE, max_iterations)
-    mass = jnp.sqrt(source.mass * target.mass)
-    unit = _unit(source, target, problem, coarse.value, mass)
+    coarse = dense.solve(*cells, problem, assess, _COARSE_TOLERANCE, max_iterations, known)
+    unit = _unit(problem, coarse.value)
     certify = partial(assess, source, target)
-    task = _Task(source, target, problem, certify, unit, mass, tolerance, max_iterations)
+    task = _Task(source, target, problem, certify, unit, tolerance, max_iterations)
 
     guess = half_transform(coarse.potentials.source, cells[0], target.position, problem)
     potentials, near = _nearest(
@@ -170,7 +169,7 @@ def solve(
     pairs = _joined(near, near)
     empty = SparsePlan(pairs.row, pairs.column, jnp.zeros(pairs.row.shape, unit.dtype))
     result = unknown(certify, potentials, empty, coarse.num_iterations)
-    result = result._replace(num_iterations=coarse.num_iterations)
+    result = result._replace(num_iterations=coarse.num_iterations, converged=known)
     far, never = jnp.asarray(jnp.inf, unit.dtype), jnp.zeros((), bool)
     first, smoothing = jnp.zeros((), jnp.int32), jnp.asarray(_FIRST_SMOOTHING, unit.dtype)
     begun = _finite(potentials, unit)
@@ -218,16 +217,16 @@ def _refined(task: _Task, scaled: Problem, state: _Round) -> _Proposal:
 
 def _look(task: _Task, state: _Round, found: _Proposal) -> _Round:
     """Feasible potentials, the next pairs and, where it may close or ends rounds of a kind, a certificate."""
-    source, target, problem, certify, unit, mass, tolerance, max_iterations = task
+    source, target, problem, certify, unit, tolerance, max_iterations = task
     potentials, near = _nearest(unit * found.potential, source, target, problem, tolerance)
-    sparse = SparsePlan(state.pairs.row, state.pairs.column, mass * found.plan)
+    sparse = SparsePlan(state.pairs.row, state.pairs.column, found.plan)
     last = found.ends | (state.number + 1 == _ROUNDS) | (found.num_iterations >= max_iterations)
 
     def ends_with(gap: Scalar) -> Bool[Array, ""]:
         return last | ~(gap < _PROGRESS * state.gap)
 
     def draw_up(draft: _Draft) -> _Draft:
-        result = accept_rounding(certify(draft.potentials, sparse, found.num_iterations), unit * mass)
+        result = certify(draft.potentials, sparse, found.num_iterations)
         gap = jnp.where(draft.exact, draft.gap, result.gap / result.value)
         again = (ends_with(gap) | (gap <= _HOPE * tolerance)) & ~draft.exact
         tight = jax.lax.cond(
@@ -258,13 +257,11 @@ def _look(task: _Task, state: _Round, found: _Proposal) -> _Round:
     )
 
 
-def _unit(source: Particles, target: Particles, problem: Penalised, value: Scalar, mass: Scalar) -> Scalar:
+def _unit(problem: Penalised, value: Scalar) -> Scalar:
     """What a unit of mass pays for moving, by the value between cells: a unit of cost."""
-    penalty = 1 / jnp.maximum(problem.inverse_penalty, jnp.finfo(mass.dtype).tiny)
+    penalty = 1 / jnp.maximum(problem.inverse_penalty, jnp.finfo(value.dtype).tiny)
     # What growth alone cannot explain.
-    growth = jnp.where(problem.inverse_penalty > 0, penalty, 0.0)
-    growth *= (jnp.sqrt(source.mass) - jnp.sqrt(target.mass)) ** 2
-    moved = (value - growth) / mass
+    moved = value - problem.growth
     return jnp.minimum(jnp.where(moved > 0, moved, 1.0), penalty)
 
 
@@ -282,9 +279,8 @@ def _restrict(task: _Task, pairs: ListedPairs) -> Problem:
     legal = reachable & problem.worthwhile(cost) & (source.weight > 0)[row] & (target.weight > 0)[column]
     legal &= ~listed_twice(pairs.by_row, pairs.by_column)
     rows, columns = pairs.sums(legal.astype(cost.dtype))
-    return between(
-        source, target, cost / unit, legal, (rows > 0, columns > 0), unit * problem.inverse_penalty
-    )
+    present, k = (rows > 0, columns > 0), unit * problem.inverse_penalty
+    return between(source, target, cost / unit, legal, present, k, problem.growth / unit)
 
 
 def _joined(kept: ListedPairs, near: ListedPairs) -> ListedPairs:

@@ -5,13 +5,12 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from wfr_flows.measures import Particles
 from wfr_flows.static.bounds import DualPotentials
 from wfr_flows.static.plans import SparsePlan
 from wfr_flows.typing import Array, Scalar
-
-_ROUNDING = 10.0
 
 
 class StaticResult(NamedTuple):
@@ -45,18 +44,24 @@ Assess = Callable[[Particles, Particles, DualPotentials, SparsePlan, Array], Sta
 """Measures, feasible potentials, a plan and the steps so far, to the certificate they make together."""
 
 
+def outward(result: StaticResult, dtype: DTypeLike) -> StaticResult:
+    """The result in another precision, with bounds that still are bounds."""
+
+    def rounded(bound: Scalar, direction: float) -> Scalar:
+        near = bound.astype(dtype)
+        beyond = near.astype(bound.dtype) < bound if direction > 0 else near.astype(bound.dtype) > bound
+        return jnp.where(beyond, jnp.nextafter(near, jnp.asarray(direction, dtype)), near)
+
+    value, lower = rounded(result.value, jnp.inf), rounded(result.lower_bound, -jnp.inf)
+    narrow = jax.tree.map(
+        lambda leaf: leaf.astype(dtype if jnp.issubdtype(leaf.dtype, jnp.floating) else jnp.int32),
+        result._replace(converged=None),
+    )
+    return narrow._replace(value=value, lower_bound=lower, gap=value - lower, converged=result.converged)
+
+
 def unknown(certify: Callable[..., StaticResult], *arguments) -> StaticResult:
     """A result that proves nothing, of the shapes that ``certify`` returns: what an iteration begins with."""
     shapes = jax.eval_shape(certify, *arguments)
     blank: StaticResult = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
     return blank._replace(value=jnp.full_like(blank.value, jnp.inf), gap=jnp.full_like(blank.gap, jnp.inf))
-
-
-def rounding(size: Scalar) -> Scalar:
-    """A few rounding errors of numbers of this size."""
-    return _ROUNDING * jnp.finfo(size.dtype).eps * size
-
-
-def accept_rounding(result: StaticResult, unit: Scalar) -> StaticResult:
-    """A gap of a few rounding errors is as good as none: of equal measures every relative gap is infinite."""
-    return result._replace(converged=result.converged | (jnp.abs(result.gap) <= rounding(unit)))

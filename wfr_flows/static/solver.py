@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,12 +9,13 @@ import numpy as np
 from jax.core import Tracer
 
 from wfr_flows.measures import Particles
-from wfr_flows.numerics import known_infinite, saturate
-from wfr_flows.static import dense, exact, multiscale
+from wfr_flows.numerics import known_infinite
+from wfr_flows.static import dense, exact, multiscale, reduction
 from wfr_flows.static.bounds import (
     DualPotentials,
     Penalised,
     couple,
+    dual_rounding,
     dual_value,
     energy,
     euclidean,
@@ -23,20 +23,15 @@ from wfr_flows.static.bounds import (
     quadratic,
     shift,
 )
+from wfr_flows.static.derivatives import Kind, Optimum, envelope, once, response
 from wfr_flows.static.diracs import Diracs, coupling_cost, spherical_from_plain
 from wfr_flows.static.plans import SparsePlan, rounded
-from wfr_flows.static.result import StaticResult, rounding
+from wfr_flows.static.reduction import Reduced
+from wfr_flows.static.result import StaticResult, outward
 from wfr_flows.typing import Array, ArrayLike, Scalar
 
 _MASS_TOLERANCE = 1e-4
 _DENSE_PAIRS = 1 << 23
-
-
-class _Kind(NamedTuple):
-    """What sets one log-entropy problem apart: its cost, and what one of its plans proves from above."""
-
-    problem: Callable[[Array], Penalised]
-    upper: Callable[..., Scalar]
 
 
 def _travelling(plan: SparsePlan, source: Particles, target: Particles, alpha: Array) -> Scalar:
@@ -47,9 +42,9 @@ def _penalised(problem: Callable[[Array], Penalised]) -> Callable[..., Scalar]:
     return lambda plan, source, target, alpha: energy(plan, source, target, problem(alpha))
 
 
-_CONE = _Kind(log_entropy, _travelling)
-_QUADRATIC = _Kind(quadratic, _penalised(quadratic))
-_EUCLIDEAN = _Kind(euclidean, _penalised(euclidean))
+_CONE = Kind(log_entropy, _travelling)
+_QUADRATIC = Kind(quadratic, _penalised(quadratic))
+_EUCLIDEAN = Kind(euclidean, _penalised(euclidean))
 
 
 def wfr(
@@ -199,9 +194,11 @@ def _check(source: Particles, target: Particles, alpha: ArrayLike, tolerance: fl
             raise ValueError(f"{name} has log-weights of shape {given}; give one per point, {shape[:1]}.")
         if any(isinstance(leaf, Tracer) for leaf in measure):
             continue
-        if not np.isfinite(measure.position).all() or not np.less(measure.log_weight, np.inf).all():
+        position, log_weight = np.asarray(measure.position), np.asarray(measure.log_weight)
+        # Padding, which has no weight, may be anywhere and nowhere.
+        if not np.isfinite(position[log_weight != -np.inf]).all() or not (log_weight < np.inf).all():
             raise ValueError(f"{name} has entries that are NaN or infinite; remove or repair them.")
-        if not np.isfinite(measure.log_weight).any():
+        if not np.isfinite(log_weight).any():
             raise ValueError(f"{name} has no mass; give at least one particle of positive weight.")
     if source.position.shape[1] != target.position.shape[1]:
         raise ValueError(
@@ -217,7 +214,7 @@ def _check(source: Particles, target: Particles, alpha: ArrayLike, tolerance: fl
 
 
 def _certified(
-    kind: _Kind, source: Particles, target: Particles, alpha: ArrayLike, tolerance: float, max_iterations: int
+    kind: Kind, source: Particles, target: Particles, alpha: ArrayLike, tolerance: float, max_iterations: int
 ) -> StaticResult:
     """Solve, then bound from both sides, with the derivatives of the envelope theorem.
 
@@ -230,44 +227,95 @@ def _certified(
     dtype = dtype if jnp.issubdtype(dtype, jnp.floating) else jnp.result_type(float)
     source, target = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), (source, target))
     alpha = jnp.asarray(alpha, dtype)
-    fixed_source, fixed_target, fixed_alpha = jax.lax.stop_gradient((source, target, alpha))
-    problem = kind.problem(fixed_alpha)
+    fixed = jax.lax.stop_gradient((source, target, alpha))
+    fixed_source, fixed_target, fixed_alpha = fixed
+    # Single precision cannot tell a gap of 1e-4 from rounding where weights or distances are uneven.
+    with jax.enable_x64(True):
+        exact_source, exact_target, exact_alpha = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), fixed)
+        reduced = reduction.reduce(exact_source, exact_target, exact_alpha)
+        # A cost that is a distance, not its square, scales with the length itself.
+        unit = reduced.length if kind.problem(reduced.alpha).unsquared else reduced.length**2
+        result = _solved(kind, reduced, prescribed, tolerance, max_iterations)
+        result = _restored(result, reduced, exact_source, exact_target, exact_alpha, unit)
+        log_a, log_b = reduced.log_mass
+        unequal = jnp.abs(log_a - log_b) > _MASS_TOLERANCE
+        result = outward(result, dtype)
+    source, target = (reduction.without_padding(measure) for measure in (source, target))
+    k = kind.problem(fixed_alpha).inverse_penalty
+    optimum = Optimum(result.potentials, result.plan, result.value, result.gap)
+    if source.log_weight.size * target.log_weight.size > _DENSE_PAIRS:
+        potentials, plan = result.potentials, result.plan
+        value = once(kind, optimum, source, target, alpha)
+    else:
+        potentials, plan = response(kind, optimum, source, target, alpha)
+        value = envelope(kind, optimum, source, target, alpha)
+    unbalanced = (k == 0) & unequal
+    value = jnp.where(unbalanced, jnp.inf, value)
+    gap = jnp.where(unbalanced, jnp.inf, result.gap)
+    # A traced alpha cannot be refused.
+    proven = (gap <= tolerance * result.value) & (alpha > 0) & jnp.isfinite(value)
+    proven &= jnp.isfinite(result.lower_bound) & (result.lower_bound <= result.value)
+    return result._replace(value=value, gap=gap, potentials=potentials, plan=plan, converged=proven)
+
+
+def _solved(
+    kind: Kind, reduced: Reduced, prescribed: bool, tolerance: float, max_iterations: int
+) -> StaticResult:
+    """The certificate of the reduced problem, in its units."""
+    source, target, growth = reduced.source, reduced.target, reduced.growth
+    problem = kind.problem(reduced.alpha)._replace(growth=growth)
     k = problem.inverse_penalty
+    # What the change of units takes from a gap must not make a problem unfinished again.
+    enough = tolerance * (1 - 16 * float(jnp.finfo(growth.dtype).eps))
 
     def assess(source, target, potentials, plan, num_iterations) -> StaticResult:
         weights = source.weight, target.weight
         potentials = shift(potentials, *weights, k)
-        lower = jnp.maximum(dual_value(potentials, *weights, k), 0.0)
-        upper = partial(kind.upper, source=source, target=target, alpha=fixed_alpha)
+        rounding = dual_rounding(potentials, *weights, k)
+        lower = jnp.maximum(dual_value(potentials, *weights, k) - rounding, 0.0) + growth
+        upper = partial(kind.upper, source=source, target=target, alpha=reduced.alpha)
         # Whatever an iteration came to, a plan is finite: only then is its cost a bound.
         plan = plan._replace(mass=jnp.where(jnp.isfinite(plan.mass), plan.mass, 0.0))
         plan, value = _cheapest(plan, potentials, *weights, k, upper)
+        value = value + rounding + growth
         gap = value - lower
-        # Bounds that cross by more than rounding prove that one of them is wrong.
-        size = dual_value(jax.tree.map(jnp.abs, potentials), *weights, k)
-        converged = (gap <= tolerance * value) & (gap >= -tolerance * value - rounding(size))
+        converged = (gap <= enough * value) & (gap >= 0)
         return StaticResult(value, lower, gap, potentials, plan, num_iterations, converged)
 
     num_pairs = source.log_weight.size * target.log_weight.size
     solve = dense.solve if num_pairs <= _DENSE_PAIRS else multiscale.solve
     if source.position.shape[1] == 1 and prescribed:
         solve = exact.on_the_line
-    result = solve(fixed_source, fixed_target, problem, assess, tolerance, max_iterations)
-    # Zero, with the derivatives of the value.
-    moving = (
-        m._replace(log_weight=f.log_weight) for m, f in ((source, fixed_source), (target, fixed_target))
+    return solve(source, target, problem, assess, tolerance, max_iterations, reduced.equal)
+
+
+def _restored(
+    result: StaticResult, reduced: Reduced, source: Particles, target: Particles, alpha: Scalar, unit: Scalar
+) -> StaticResult:
+    """A result of the reduced problem, in the units, masses and particles that were given."""
+    growth, (log_a, log_b) = reduced.growth, reduced.log_mass
+    # Equal measures stay where they are.
+    n, size = source.log_weight.size, result.plan.mass.size
+    still = SparsePlan(
+        *(jnp.pad(part, (0, size - n)) for part in (jnp.arange(n), reduced.partner, reduced.source.weight))
     )
-    change = kind.upper(result.plan, next(moving), next(moving), alpha) - result.value
-    for measure, potential in zip((source, target), result.potentials, strict=True):
-        slope = jnp.where(measure.weight > 0, saturate(potential, k), 0.0)
-        change += jnp.sum(slope * (measure.weight - jax.lax.stop_gradient(measure.weight)))
-    unbalanced = (k == 0) & ~jnp.isclose(fixed_source.mass, fixed_target.mass, rtol=_MASS_TOLERANCE)
-    value = jnp.where(unbalanced, jnp.inf, result.value + change)
-    gap = jnp.where(unbalanced, jnp.inf, result.gap)
-    # A traced alpha cannot be refused.
-    proven = result.converged & ~unbalanced & (alpha > 0)
-    proven &= jnp.isfinite(value) & jnp.isfinite(result.lower_bound)
-    return result._replace(value=value, gap=gap, converged=proven)
+    same = partial(jax.tree.map, lambda one, other: jnp.where(reduced.equal, one, other))
+    plan = reduction.dealt_out(same(still, result.plan), source, target, reduced)
+    potentials = same(jax.tree.map(jnp.zeros_like, result.potentials), result.potentials)
+    mass = jnp.exp(0.5 * (log_a + log_b))
+    level = jnp.where(jnp.isfinite(alpha), alpha * (log_a - log_b), 0.0)
+    return StaticResult(
+        value=unit * mass * same(growth, result.value),
+        lower_bound=unit * mass * same(growth, result.lower_bound),
+        gap=unit * mass * same(jnp.zeros_like(growth), result.gap),
+        potentials=DualPotentials(
+            unit * potentials.source[reduced.first_source] + level,
+            unit * potentials.target[reduced.first_target] - level,
+        ),
+        plan=plan._replace(mass=mass * plan.mass),
+        num_iterations=result.num_iterations,
+        converged=same(jnp.ones((), bool), result.converged),
+    )
 
 
 def _cheapest(

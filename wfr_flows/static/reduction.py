@@ -1,0 +1,207 @@
+"""The problem that solvers see: distinct points of one typical length, with two probability measures on them.
+
+Certified distances depend on units of length and of mass only through exact identities, and on coincident
+particles only through their total. Both are taken out before a solver begins and put back afterwards, so that
+no digits are lost at any scale and ties never reach the solver:
+
+* ``d²(x/l, alpha/l²) = d²(x, alpha)/l²`` for a power of two ``l``, without rounding;
+* ``d²(aμ, bν) = √(ab) d²(μ, ν) + 2alpha(√a - √b)²`` between probability measures ``μ, ν``, for every
+  log-entropy problem with penalty ``2alpha`` (Liero, Mielke and Savaré, 2018);
+* particles at one point are one particle of their total mass; its plan is dealt out to them exactly.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+from wfr_flows.measures import Particles
+from wfr_flows.static.plans import SparsePlan, ratio
+from wfr_flows.typing import Array, Bool, Float, Int, Scalar
+
+# Masses this many rounding errors apart are equal: sums of weights that were meant to be.
+_EQUAL_MASSES = 32.0
+# As much of the mass as two measures may differ in, in rounding errors, and still be one.
+_EQUAL_MEASURES = 16.0
+
+
+class Reduced(NamedTuple):
+    """Two probability measures on distinct points, and the way back to the given ones.
+
+    Attributes:
+      source, target: as given in units of ``length`` and with mass 1; all weight of a point is with the first
+        particle there, the others have none.
+      alpha: in units of ``length`` squared; ``inf`` where it is too large to tell from it.
+      length: the unit of length, a power of two.
+      growth: ``2alpha(√a - √b)²/√(ab)`` in units of ``length`` squared; 0 at ``alpha = inf``.
+      log_mass: logarithms of the given masses ``a`` and ``b``.
+      first_source, first_target: for every particle the one that has the weight of its point.
+      partner: for every source particle, a target particle at the same point; 0 where there is none.
+      equal: whether the two probability measures are the same, up to rounding.
+    """
+
+    source: Particles
+    target: Particles
+    alpha: Scalar
+    length: Scalar
+    growth: Scalar
+    log_mass: tuple[Scalar, Scalar]
+    first_source: Int[Array, " n"]
+    first_target: Int[Array, " m"]
+    partner: Int[Array, " n"]
+    equal: Bool[Array, ""]
+
+
+def reduce(source: Particles, target: Particles, alpha: Scalar) -> Reduced:
+    """Take units, masses and coincident particles out of a problem."""
+    n, m = source.log_weight.size, target.log_weight.size
+    source, target = without_padding(source), without_padding(target)
+    carries = [measure.log_weight > -jnp.inf for measure in (source, target)]
+    length = _length(source, target, *carries)
+    position = jnp.concatenate([source.position, target.position]) / length
+    (weight, log_a), (weight_target, log_b) = _shares(source.log_weight), _shares(target.log_weight)
+    site = _sites(position)
+    sizes = [jax.ops.segment_sum(w, s, n + m) for w, s in ((weight, site[:n]), (weight_target, site[n:]))]
+    equal = jnp.sum(jnp.abs(sizes[0] - sizes[1])) <= _EQUAL_MEASURES * jnp.finfo(weight.dtype).eps
+    first, first_target = (jax.ops.segment_min(jnp.arange(s.size), s, n + m)[s] for s in (site[:n], site[n:]))
+    there = jax.ops.segment_min(jnp.arange(m), site[n:], n + m)[site[:n]]
+    merged = [
+        Particles(x, jnp.log(jnp.where(f == jnp.arange(f.size), size[s], 0.0)))
+        for x, f, size, s in (
+            (position[:n], first, sizes[0], site[:n]),
+            (position[n:], first_target, sizes[1], site[n:]),
+        )
+    ]
+    units = jnp.maximum(alpha / length / length, jnp.finfo(length.dtype).tiny)
+    apart = log_a - log_b
+    apart = jnp.where(jnp.abs(apart) <= _EQUAL_MASSES * jnp.finfo(length.dtype).eps, 0.0, apart)
+    finite = jnp.isfinite(units)
+    growth = jnp.where(finite, 8 * jnp.where(finite, units, 1.0) * jnp.sinh(0.25 * apart) ** 2, 0.0)
+    # Costs are at most half the dimension here, and penalties that many times as large prescribe marginals.
+    flat = units >= source.position.shape[1] / jnp.finfo(length.dtype).eps
+    return Reduced(
+        source=merged[0],
+        target=merged[1],
+        alpha=jnp.where(flat, jnp.inf, units),
+        length=length,
+        growth=growth,
+        log_mass=(log_a, log_b),
+        first_source=first,
+        first_target=first_target,
+        partner=jnp.where(there < m, there, 0),
+        equal=equal,
+    )
+
+
+def dealt_out(plan: SparsePlan, source: Particles, target: Particles, reduced: Reduced) -> SparsePlan:
+    """A plan between first particles, shared by all at their points in proportion to their weights.
+
+    Entries are laid end to end over the particles of their point, first on one side, then on the other:
+    ``n + m`` entries more, and marginals that are exact.
+    """
+    row, mass, column = _split(plan.row, plan.mass, plan.column, reduced.first_source, source.log_weight)
+    column, mass, row = _split(column, mass, row, reduced.first_target, target.log_weight)
+    return SparsePlan(row, column, mass)
+
+
+def _split(
+    own: Int[Array, " k"],
+    mass: Float[Array, " k"],
+    other: Int[Array, " k"],
+    first: Int[Array, " n"],
+    log_weight: Float[Array, " n"],
+) -> tuple[Int[Array, " l"], Float[Array, " l"], Int[Array, " l"]]:
+    """Entries at first particles, cut where the next particle of the point begins."""
+    n, k = first.size, own.size
+    by_entry, by_particle = jnp.argsort(own), jnp.argsort(first)
+    own, mass, other = own[by_entry], mass[by_entry], other[by_entry]
+    group = first[by_particle]
+    level = jax.ops.segment_max(log_weight, first, n)[group]
+    share = jnp.where(level > -jnp.inf, jnp.exp(log_weight[by_particle] - level), 0.0)
+    total = jax.ops.segment_sum(mass, own, n)
+    keys = jnp.concatenate([own, group])
+    ends = jnp.concatenate([_ends(mass, own, n), _ends(share, group, n)])
+    key, end, order = jax.lax.sort((keys, ends, jnp.arange(n + k)), num_keys=2)
+    of_entry = (order < k).astype(jnp.int32)
+    entry = jnp.cumsum(of_entry) - of_entry
+    particle = jnp.minimum(jnp.arange(n + k) - entry, n - 1)
+    entry = jnp.minimum(entry, k - 1)
+    begins = jnp.where(jnp.diff(key, prepend=-1) == 0, jnp.roll(end, 1), 0)
+    piece = total[key] * ((end - begins) / _whole(mass.dtype)).astype(mass.dtype)
+    return by_particle[particle], piece, other[entry]
+
+
+def _ends(value: Float[Array, " k"], group: Int[Array, " k"], count: int) -> Int[Array, " k"]:
+    """Where the values of each group end, laid end to end over an interval of length `_whole`.
+
+    Groups are contiguous. Integers add up without rounding, and what sums of earlier groups overflow by drops
+    out of differences, so that no group loses digits to the others.
+    """
+    whole = _whole(value.dtype)
+    total = jax.ops.segment_sum(value, group, count, indices_are_sorted=True)[group]
+    length = (ratio(value, total) * whole).astype(whole.dtype)
+    running = jnp.cumsum(length)
+    begins = jnp.diff(group, prepend=-1) != 0
+    before = jax.ops.segment_max(jnp.where(begins, running - length, 0), group, count)[group]
+    # The last of a group ends with it, whatever rounding took from the others.
+    return jnp.where(jnp.roll(begins, -1), whole, jnp.minimum(running - before, whole))
+
+
+def _whole(dtype: DTypeLike) -> Array:
+    """The length of a group: the largest power of two of which twice is still an integer."""
+    kind, bits = (jnp.uint64, 62) if jnp.finfo(dtype).bits == 64 else (jnp.uint32, 30)
+    return jnp.asarray(1 << bits, kind)
+
+
+def without_padding(measure: Particles) -> Particles:
+    """Particles of weight zero that are nowhere, at the place of the heaviest one."""
+    nowhere = (measure.log_weight == -jnp.inf) & ~jnp.isfinite(measure.position).all(axis=1)
+    somewhere = measure.position[jnp.argmax(measure.log_weight)]
+    return measure._replace(position=jnp.where(nowhere[:, None], somewhere, measure.position))
+
+
+def _length(source: Particles, target: Particles, *carries: Array) -> Scalar:
+    """The power of two at or above the extent of all particles with weight; 1 where they coincide."""
+    here = jnp.concatenate(carries)[:, None]
+    position = jnp.concatenate([source.position, target.position])
+    high = jnp.max(jnp.where(here, position, -jnp.inf), axis=0)
+    low = jnp.min(jnp.where(here, position, jnp.inf), axis=0)
+    # Halves first: the difference of two large numbers may not be a number.
+    extent = jnp.max(0.5 * high - 0.5 * low)
+    exponent = jnp.frexp(extent)[1] + 1
+    unit = jnp.ldexp(jnp.ones_like(extent), exponent)
+    return jnp.where((extent > 0) & jnp.isfinite(unit), unit, 1.0)
+
+
+def _shares(log_weight: Float[Array, " n"]) -> tuple[Float[Array, " n"], Scalar]:
+    """Weights of mass 1, and the logarithm of the mass. Relative errors do not grow with the logarithms."""
+    level = jnp.max(log_weight)
+    level = jnp.where(jnp.isfinite(level), level, 0.0)
+    weight = jnp.exp(log_weight - level)
+    total = weight.sum()
+    return ratio(weight, total), level + jnp.log(total)
+
+
+def _sites(position: Float[Array, "n d"]) -> Int[Array, " n"]:
+    """The number of the point at which each particle is: equal numbers exactly where positions are equal.
+
+    Particles are sorted by two hashes of their coordinates and compared with their neighbours. Should two
+    points share both hashes, particles of one may get several numbers, which costs nothing but time.
+    """
+    # Adding zero makes -0 into 0.
+    bits = jax.lax.bitcast_convert_type(position + 0.0, jnp.uint32).reshape(position.shape[0], -1)
+    odd = 2 * jnp.arange(bits.shape[1], dtype=jnp.uint32) + 1
+    # Without the mixing of high bits into low ones, products of round numbers collide.
+    mixed = (bits ^ (bits >> 15)) * (odd * jnp.uint32(0x9E3779B1))
+    mixed = (mixed ^ (mixed >> 13)) * (odd * jnp.uint32(0x85EBCA77))
+    hashes = (
+        jnp.sum(mixed, axis=1, dtype=jnp.uint32),
+        jnp.sum(mixed ^ (mixed >> 16), axis=1, dtype=jnp.uint32),
+    )
+    index = jnp.arange(position.shape[0])
+    *_, order = jax.lax.sort((*hashes, index), num_keys=3)
+    ordered = position[order]
+    begins = jnp.any(ordered[1:] != ordered[:-1], axis=1)
+    number = jnp.concatenate([jnp.zeros(1, jnp.int32), jnp.cumsum(begins.astype(jnp.int32))])
+    return jnp.zeros_like(number).at[order].set(number)
