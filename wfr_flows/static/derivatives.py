@@ -22,7 +22,7 @@ from wfr_flows.static.plans import SparsePlan, ratio
 from wfr_flows.typing import Array, Scalar
 
 # A pair belongs to the support when its slack is a small part of the value of a unit of mass.
-_SUPPORT = {32: 1e-4, 64: 1e-10}
+_SUPPORT = {32: 1e-4, 64: 1e-8}
 
 
 class Kind(NamedTuple):
@@ -67,7 +67,7 @@ def _envelope_jvp(kind: Kind, primals: tuple, tangents: tuple) -> tuple[Scalar, 
         slope = saturate(potential, k)
         slope = jnp.where(jnp.isfinite(slope), slope, 0.0)
         change += jnp.sum(slope * _weight_change(measure, moved))
-    return optimum.value, change
+    return envelope(kind, *primals), change
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))

@@ -155,9 +155,10 @@ def _whole(dtype: DTypeLike) -> Array:
 
 
 def without_padding(measure: Particles) -> Particles:
-    """Particles of weight zero that are nowhere, at the place of the heaviest one."""
+    """Particles of weight zero that are nowhere, in the corner of the heaviest ones."""
     nowhere = (measure.log_weight == -jnp.inf) & ~jnp.isfinite(measure.position).all(axis=1)
-    somewhere = measure.position[jnp.argmax(measure.log_weight)]
+    heaviest = measure.log_weight == measure.log_weight.max()
+    somewhere = jnp.max(jnp.where(heaviest[:, None], measure.position, -jnp.inf), axis=0)
     return measure._replace(position=jnp.where(nowhere[:, None], somewhere, measure.position))
 
 
