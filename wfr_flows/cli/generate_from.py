@@ -82,9 +82,9 @@ def run(options: argparse.Namespace) -> int:
     split_key, train_key, sample_key, look_key = jax.random.split(jax.random.key(options.seed), 4)
     data = _load(split_key, options)
     potential, critic = _networks(options, data.units.center.size)
-    with keeping(options, [options.table], beside=True):
+    with keeping(options, [options.table], beside=True) as kept:
         with clock.stage("training"), Bars(console) as bars:
-            state = jax.block_until_ready(_train(train_key, options, data, bars))
+            state = kept.trained(lambda: jax.block_until_ready(_train(train_key, options, data, bars)))
         size = options.n or data.seen.log_weight.size + data.kept.log_weight.size
         noise = measures.standard_normal(data.units.center.size).sample(sample_key, size)
         with clock.stage("generation"):
@@ -95,9 +95,9 @@ def run(options: argparse.Namespace) -> int:
         found = jax.jit(look)(state.average, state.inner, look_key, noise, data.kept)
         with writing(options.out, "--out"):
             write_points(options.out, data.units.back(position))
-    summary = _summary(options, data, position, found, clock)
+    summary = _summary(options, data, position, found, clock) | kept.summary()
     show(summary, _rows(summary), f"Samples like {options.table}", options)
-    return 0
+    return kept.exit_code()
 
 
 def _load(key: Key, options: argparse.Namespace) -> Data:

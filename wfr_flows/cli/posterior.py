@@ -146,16 +146,16 @@ def run(options: argparse.Namespace) -> int:
     # Only differences count in training; the largest is 0, so that nothing is lost to single precision.
     shift = float(log_likelihood[np.isfinite(prior.log_weight)].max())
     likelihood = jnp.asarray(log_likelihood - shift, prior.log_weight.dtype)
-    with keeping(options, [options.file]):
+    with keeping(options, [options.file]) as kept:
         model.mark(out)
-        state = _learn(keys[0], prior, likelihood, shape, settings, clock, console)
+        state = kept.trained(lambda: _learn(keys[0], prior, likelihood, shape, settings, clock, console))
         with clock.stage("generation and evaluation"):
             assert state.learned is not None
             learned = model.Model(shape.dimension, shape.generator(), state.learned)
             evaluation = jax.block_until_ready(_evaluate(keys[1], learned, state.particles, settings.samples))
         with clock.stage("files"):
             _write_samples(out, learned, state.particles, evaluation.generated)
-        summary = _summary(options.file, settings, prior, state, shift, evaluation, clock)
+        summary = _summary(options.file, settings, prior, state, shift, evaluation, clock) | kept.summary()
         # The model last: one that is complete stands beside its own results.
         write_json(out / "summary.json", summary)
         model.save(out, shape, state.learned)
@@ -167,7 +167,7 @@ def run(options: argparse.Namespace) -> int:
             f"all rests on {size:.3g} effective samples; give more, or samples nearer to the posterior with"
             " their weights."
         )
-    return 0
+    return kept.exit_code()
 
 
 def _load(options: argparse.Namespace) -> tuple[Particles, np.ndarray]:

@@ -123,17 +123,18 @@ def run(options: argparse.Namespace) -> int:
     clock, console = Clock(), screen(options)
     learn_key, judge_key = jax.random.split(jax.random.key(options.seed))
     task = standardised(source, target, options.alpha)
-    with keeping(options, [options.source, options.target]):
+    with keeping(options, [options.source, options.target]) as kept:
         with clock.stage("training"):
-            learned = learn(learn_key, options, task, console)
+            params = kept.trained(lambda: learn(learn_key, options, task, console))
+            learned = Learned(flow_field(options, task), params)
         with clock.stage("evaluation"):
             there, back, inverse_error = both_ways(task, learned)
             summary = _summary(judge_key, options, task, there, back) | {"inverse_error": inverse_error}
-        summary |= {"seconds": clock.seconds}
+        summary |= {"seconds": clock.seconds} | kept.summary()
         with making(options.out):
             _write(options, task, learned, there, back, summary)
     show(summary, _rows(summary), f"Transport from {options.source} to {options.target}", options)
-    return 0
+    return kept.exit_code()
 
 
 def load(options: argparse.Namespace) -> tuple[Particles, Particles]:
@@ -157,11 +158,13 @@ def standardised(source: Particles, target: Particles, alpha: float) -> Task:
     return Task(units(source), units(target), geometry, units)
 
 
-def learn(key: Key, options: argparse.Namespace, task: Task, console: Console) -> Learned:
-    """The flow between the ends of a task."""
-    dim = task.units.center.size
-    potential = network(dim, options.width)
-    field = potential_field(potential, task.geometry)
+def flow_field(options: argparse.Namespace, task: Task) -> Field:
+    """The field that `learn` finds the parameters of."""
+    return potential_field(network(task.units.center.size, options.width), task.geometry)
+
+
+def learn(key: Key, options: argparse.Namespace, task: Task, console: Console) -> Params:
+    """Parameters of the flow between the ends of a task."""
     matching_steps = pick(options, "matching_steps", 2000, 300)
     refinement_steps = pick(options, "refinement_steps", 300, 30)
     pair_key, key = jax.random.split(key)
@@ -173,11 +176,11 @@ def learn(key: Key, options: argparse.Namespace, task: Task, console: Console) -
             loss = chunk.info[0] if phase == "matching" else jnp.sum(chunk.info.divergence, axis=1)
             bars.show(phase, chunk.step, loss=loss)
 
-        params = refinement.refine(
+        return refinement.refine(
             key,
-            field,
+            flow_field(options, task),
             task.geometry,
-            network(dim, options.width),
+            network(task.units.center.size, options.width),
             refinement.between(task.source, task.target),
             pairs=_optimal_pairs(pair_key, task) if options.pairs == "optimal" else None,
             matching_steps=matching_steps,
@@ -185,7 +188,6 @@ def learn(key: Key, options: argparse.Namespace, task: Task, console: Console) -
             batch=options.batch,
             on_chunk=tell,
         )
-    return Learned(field, params)
 
 
 def network(dim: int, width: int) -> Potential:

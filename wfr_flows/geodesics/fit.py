@@ -13,7 +13,7 @@ from wfr_flows.geodesics.snapshots import Chain, chain_matching, push_misfit
 from wfr_flows.geodesics.uot_gen import Schedule, uot_gen
 from wfr_flows.measures import Distribution, Particles, spread_ends
 from wfr_flows.potentials import Potential
-from wfr_flows.training import Chunk, cosine_muon, run
+from wfr_flows.training import Chunk, cosine_muon, last_good, run
 from wfr_flows.typing import Key, Params, Scalar
 
 _PLAN_TOLERANCE = 1e-3
@@ -55,6 +55,9 @@ def fit(
         of the plan, and the less exact the law.
       learning_rate: of the refinement.
       on_chunk: called on the host as in `training.run`, after the name of the phase, matching or refinement.
+
+    Raises:
+      training.NonFiniteError: training diverged; its state is the last good parameters.
     """
     init_key, match_key, refine_key = jax.random.split(key, 3)
     params = potential.init(init_key) if start is None else start
@@ -63,7 +66,8 @@ def fit(
         plan_key, match_key = jax.random.split(match_key)
         plan = _diracs(*spread_ends(source, target, num_pairs)(plan_key), geometry.alpha)
         match = matching(potential, geometry, plan)
-        params = fit_matching(match_key, params, match, matching_steps, partial(on_chunk, "matching"))
+        with last_good(lambda params: params, "matching"):
+            params = fit_matching(match_key, params, match, matching_steps, partial(on_chunk, "matching"))
     if refinement_steps == 0 or target.log_density is None:
         return params
     method = uot_gen(
@@ -78,7 +82,8 @@ def fit(
         **options,
     )
     ends, tell = spread_ends(source, target, batch), partial(on_chunk, "refinement")
-    return run(method, refine_key, method.init(params), ends, refinement_steps, on_chunk=tell).average
+    with last_good(lambda state: state.average, "refinement"):
+        return run(method, refine_key, method.init(params), ends, refinement_steps, on_chunk=tell).average
 
 
 def fit_chain(
@@ -113,28 +118,36 @@ def fit_chain(
       weight_decay: a little keeps the field tame where there is no data.
       learning_rate: of the refinement.
       on_chunk: called on the host as in `training.run`, after the name of the phase, matching or refinement.
+
+    Raises:
+      training.NonFiniteError: training diverged; its state is the last good parameters.
     """
     init_key, match_key, refine_key = jax.random.split(key, 3)
     params = jax.jit(field.init)(init_key) if start is None else start
     match = chain_matching(field, geometry, chain, blur=blur)
     misfit = _scaled(misfit_weight, push_misfit(field, geometry, chain.time, snapshots))
-    params = fit_matching(
-        match_key,
-        params,
-        match,
-        matching_steps,
-        partial(on_chunk, "matching"),
-        weight_decay=weight_decay,
+    phases = (
+        ("matching", match_key, match, matching_steps, {}),
+        (
+            "refinement",
+            refine_key,
+            lambda params, key: match(params, key) + misfit(params, key),
+            refinement_steps,
+            {"learning_rate": learning_rate},
+        ),
     )
-    return fit_matching(
-        refine_key,
-        params,
-        lambda params, key: match(params, key) + misfit(params, key),
-        refinement_steps,
-        partial(on_chunk, "refinement"),
-        learning_rate=learning_rate,
-        weight_decay=weight_decay,
-    )
+    for phase, phase_key, loss, num_steps, options in phases:
+        with last_good(lambda params: params, phase):
+            params = fit_matching(
+                phase_key,
+                params,
+                loss,
+                num_steps,
+                partial(on_chunk, phase),
+                weight_decay=weight_decay,
+                **options,
+            )
+    return params
 
 
 def _scaled(factor: float, loss: Loss) -> Loss:
