@@ -212,7 +212,7 @@ def trained(directory: Path, settings: Settings, dim: int) -> Params:
     Raises:
       ValueError: no checkpoint there, or one of another model.
     """
-    start = jax.jit(potentials.resnet(dim, width=settings.width).init)(jax.random.key(0))
+    start = jax.eval_shape(potentials.resnet(dim, width=settings.width).init, jax.random.key(0))
     return training.restore(directory, start, _steps(settings))
 
 

@@ -59,6 +59,10 @@ RESULTS = ("summary.json", "posterior.npz", "posterior.png", *model.FILES)
 
 _FEW = 100
 _FEW_DIMENSIONS = 20
+# Effective points, equal rows counted once, below which nothing is learned.
+_LEAST = 2
+# Resolution of log-likelihoods that they should have at least.
+_COARSE = 1e-2
 # In a full and in a quick run.
 _USUAL = {"matching_steps": (2000, 1000), "refinement_steps": (300, 100), "batch": (1024, 512)}
 _MANY = {name: (MANY_DIMENSIONS[name],) * 2 for name in _USUAL}
@@ -163,9 +167,10 @@ def run(options: argparse.Namespace) -> int:
         _report(console, summary, out)
     size = summary["effective_sample_size"]["data"] or 0.0
     if size < _FEW:
+        unknown = " and knows no spread in some directions" if size <= shape.dimension else ""
         complain(
-            f"all rests on {size:.3g} effective samples; give more, or samples nearer to the posterior with"
-            " their weights."
+            f"all rests on {size:.3g} effective samples{unknown}; give more, or samples nearer to the"
+            " posterior with their weights."
         )
     return kept.exit_code()
 
@@ -186,12 +191,32 @@ def _load(options: argparse.Namespace) -> tuple[Particles, np.ndarray]:
         raise InputError(
             f"{path}: '{name}' is -inf wherever a sample has weight; give samples nearer to the data."
         )
+    _check_spread(path, name, prior, values)
     with np.errstate(over="ignore"):
         if not np.isfinite(np.square(np.ptp(np.asarray(prior.position), axis=0))).all():
             raise InputError(
                 f"{path} is so wide that its variance overflows {prior.position.dtype}; rescale it."
             )
     return prior, values
+
+
+def _check_spread(path: str, name: str, prior: Particles, values: np.ndarray) -> None:
+    """Refuse what leaves no spread to learn: placeholders, or less than two points that matter."""
+    log_weight = np.asarray(prior.log_weight, np.float64) + values
+    best = np.max(values[np.isfinite(log_weight)])
+    if np.spacing(abs(best)) > _COARSE:
+        raise InputError(
+            f"{path}: the largest '{name}' is {best:.4g}, where double precision knows no differences of 1;"
+            " give log-likelihoods, not placeholders."
+        )
+    _, point = np.unique(np.asarray(prior.position), axis=0, return_inverse=True)
+    share = np.bincount(point.reshape(-1), np.exp(log_weight - log_weight.max()))
+    size = share.sum() ** 2 / np.sum(share**2)
+    if size < _LEAST:
+        raise InputError(
+            f"{path}: all rests on {size:.3g} effective points, which have no spread; give more samples, or"
+            " samples nearer to the posterior with their weights."
+        )
 
 
 def _said(full: int, quick: int) -> str:

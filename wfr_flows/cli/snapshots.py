@@ -22,6 +22,7 @@ from wfr_flows.cli.options import (
     pick,
     positive,
     subcommand,
+    width,
 )
 from wfr_flows.cli.progress import Bars, Clock
 from wfr_flows.cli.snapshots_task import Learned, Task, at_mass_1, at_the_points, carried, misfits
@@ -59,6 +60,9 @@ files are along them, and center and basis, [d, k], stand beside them; velocitie
 """
 
 RESULTS = ("summary.json", "cells.npz", "trajectories.npz", "snapshots.png", "checkpoint", "cells.h5ad")
+# Share of the variance of all points that an automatic alpha has at least: below it, the error of a learned
+# potential over alpha is growth out of nothing.
+_LEAST_ALPHA = 0.01
 # Relative gaps of the plans.
 _GAP, _QUICK_GAP = 1e-4, 1e-3
 
@@ -81,7 +85,8 @@ def add_parser(commands) -> None:
         "--alpha",
         type=_positive_or_auto,
         default="auto",
-        help="length scale, or auto: the mean of W2² between neighbouring snapshots at mass 1 (default auto)",
+        help="length scale, or auto: the mean of W2² between neighbouring snapshots at mass 1, at least a"
+        " hundredth of the variance of all points (default auto)",
     )
     add("--field", choices=("potential", "free"), default="potential", help="one potential, or two networks")
     add("--joint", action="store_true", help="one field smooth in time, instead of one between snapshots")
@@ -102,7 +107,7 @@ def add_parser(commands) -> None:
         type=count_or_zero,
         help="steps by simulation, which bring back particles that stray (200; quick 0: none)",
     )
-    tuning.add_argument("--width", type=count, default=32, help="width of the networks (32)")
+    tuning.add_argument("--width", type=width, default=32, help="width of the networks (32)")
     tuning.add_argument(
         "--num-particles", type=count, default=2900, help="of a snapshot for its plans, at most (2900)"
     )
@@ -198,9 +203,13 @@ def _automatic_alpha(measures: list[Particles]) -> float:
     same = [padded(measure, largest) for measure in measures]
     solve = jax.jit(at_mass_1(partial(static.wfr, alpha=jnp.inf, tolerance=1e-2)))
     alpha = float(np.mean([2 * solve(a, b) for a, b in zip(same, same[1:], strict=False)]))
-    if not alpha > 0:
-        raise InputError("neighbouring snapshots coincide, which leaves no length scale; give --alpha.")
-    return alpha
+    position = np.concatenate([np.asarray(measure.position, np.float64) for measure in measures])
+    least = _LEAST_ALPHA * float(np.sum(np.var(position, axis=0)))
+    if not least > 0:
+        raise InputError("all points are the same, which leaves no length scale; give --alpha.")
+    if alpha < least:
+        complain("neighbouring snapshots hardly differ; alpha is set to a hundredth of the variance.")
+    return max(alpha, least)
 
 
 def _field(options: argparse.Namespace, task: Task) -> Field:

@@ -14,6 +14,7 @@ from wfr_flows import metrics, potentials, refinement, static, training
 from wfr_flows.cli.directory import check_directory, made_by, making, refuse_to_replace
 from wfr_flows.cli.files import (
     check_dimensions,
+    check_mass,
     check_weights,
     read_end,
     told_in_one_sentence,
@@ -31,6 +32,7 @@ from wfr_flows.cli.options import (
     pick,
     positive_or_inf,
     subcommand,
+    width,
 )
 from wfr_flows.cli.progress import Bars, Clock
 from wfr_flows.cli.table import screen, show
@@ -107,7 +109,7 @@ def add_flow(parser) -> None:
     tuning = parser.add_argument_group("tuning")
     add = tuning.add_argument
     add("--pairs", choices=("independent", "optimal"), default="independent", help="to begin with")
-    add("--width", type=count, default=64, help="width of the networks (64)")
+    add("--width", type=width, default=64, help="width of the networks (64)")
     add("--matching-steps", type=count, help="of each of three rounds of matching (2000; quick 300)")
     add("--refinement-steps", type=count, help="of Q-flow (300; quick 30)")
     add("--batch", type=count, default=1024, help="points of either end in a step of Q-flow (1024)")
@@ -204,6 +206,8 @@ def both_ways(task: Task, learned: Learned) -> tuple[Trajectory, Trajectory, flo
 
 
 def _check_masses(options: argparse.Namespace, source: Particles, target: Particles) -> None:
+    check_mass(options.source, source)
+    check_mass(options.target, target)
     masses = float(source.mass), float(target.mass)
     if math.isinf(options.alpha) and not np.isclose(*masses, rtol=_EQUAL_MASSES):
         raise InputError(

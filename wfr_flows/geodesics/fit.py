@@ -133,7 +133,8 @@ def fit_chain(
             refine_key,
             lambda params, key: match(params, key) + misfit(params, key),
             refinement_steps,
-            {"learning_rate": learning_rate},
+            # The first steps of Muon are as large as the later ones, and would scatter particles.
+            {"learning_rate": learning_rate, "warmup": refinement_steps // 10},
         ),
     )
     for phase, phase_key, loss, num_steps, options in phases:
