@@ -142,6 +142,7 @@ def run(options: argparse.Namespace) -> int:
     settings, out, clock = _settings(options, prior.position.shape[1]), options.out, Clock()
     check_directory(out)
     refuse_to_replace(out, (*RESULTS, "settings.json"), [options.file], ours=model.is_marked(out))
+    _check_spread(options, prior, log_likelihood)
     console = screen(options)
     shape = model.Shape(
         prior.position.shape[1], settings.width, settings.alpha, settings.num_steps, settings.float64
@@ -191,7 +192,6 @@ def _load(options: argparse.Namespace) -> tuple[Particles, np.ndarray]:
         raise InputError(
             f"{path}: '{name}' is -inf wherever a sample has weight; give samples nearer to the data."
         )
-    _check_spread(path, name, prior, values)
     with np.errstate(over="ignore"):
         if not np.isfinite(np.square(np.ptp(np.asarray(prior.position), axis=0))).all():
             raise InputError(
@@ -200,8 +200,9 @@ def _load(options: argparse.Namespace) -> tuple[Particles, np.ndarray]:
     return prior, values
 
 
-def _check_spread(path: str, name: str, prior: Particles, values: np.ndarray) -> None:
+def _check_spread(options: argparse.Namespace, prior: Particles, values: np.ndarray) -> None:
     """Refuse what leaves no spread to learn: placeholders, or less than two points that matter."""
+    path, name = options.file, options.log_likelihood
     log_weight = np.asarray(prior.log_weight, np.float64) + values
     best = np.max(values[np.isfinite(log_weight)])
     if np.spacing(abs(best)) > _COARSE:
