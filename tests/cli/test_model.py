@@ -196,7 +196,7 @@ def generate_from(directory):
         ("model.json", lambda text: text.replace('"dimension": 1', '"dimension": 9000'), "checkpoint"),
         ("model.json", lambda text: text.replace('"width": 4', '"width": 100000000'), "damaged"),
         ("model.json", lambda text: text.replace('"width": 4', '"width": 8000'), "checkpoint"),
-        ("model.json", lambda text: text.replace('"num_steps": 2', '"num_steps": 10000000000'), "damaged"),
+        ("model.json", lambda text: text.replace('"num_steps": 4', '"num_steps": 10000000000'), "damaged"),
         ("model.json", lambda text: text.replace('"step": 1', f'"step": {10**30}'), "finished run"),
         ("model.json", lambda text: text.replace('"alpha": "0.5"', f'"alpha": {10**400}'), "damaged"),
         ("model.json", lambda text: '{"a":' + 10**5 * "[" + 10**5 * "]" + "}", "nested too deeply"),

@@ -178,3 +178,10 @@ def test_derivatives_of_chaotic_paths_are_finite():
     # Where nothing is chaotic, nothing is clipped: the end is exp(p).
     value, slope = one_particle_misfit(lambda p, t, x: dynamics.Rates(p * (1 + x), jnp.zeros(())), 1.0)
     np.testing.assert_allclose([value, slope], [2 * (np.e - 2), 2 * np.e], rtol=1e-3)
+
+
+def test_times_that_lose_digits_are_refused():
+    with jax.enable_x64(False):
+        ends = [dirac([0.0], 1.0), dirac([1.0], 1.0), dirac([1.0], 1.0)]
+        with pytest.raises(ValueError, match="lose digits in float32; subtract the first"):
+            geodesics.chain(jax.random.key(0), [20200100, 20200101, 20200102], ends, PLAIN)

@@ -7,12 +7,12 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib.metadata import version
 from typing import NoReturn
 
 import jax
 import platformdirs
 
-from wfr_flows import __version__
 from wfr_flows.cli import (
     density,
     distance,
@@ -73,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description="Wasserstein-Fisher-Rao geometry on your data.",
         epilog="exit codes: 0 done, 1 training failed, 2 unusable input, 130 interrupted",
     )
-    parser.add_argument("--version", action="version", version=f"wfr-flows {__version__}")
+    parser.add_argument("--version", action="version", version=f"wfr-flows {version('wfr-flows')}")
     commands = parser.add_subparsers(dest="command", required=True, parser_class=_Parser)
     for command in _COMMANDS:
         command.add_parser(commands)

@@ -13,7 +13,7 @@ from wfr_flows.geodesics.snapshots import Chain, chain_matching, push_misfit
 from wfr_flows.geodesics.uot_gen import Schedule, uot_gen
 from wfr_flows.measures import Distribution, Particles, spread_ends
 from wfr_flows.potentials import Potential
-from wfr_flows.training import Chunk, cosine_muon, last_good, run
+from wfr_flows.training import Chunk, Method, cosine_muon, last_good, run
 from wfr_flows.typing import Key, Params, Scalar
 
 _PLAN_TOLERANCE = 1e-3
@@ -66,8 +66,7 @@ def fit(
         plan_key, match_key = jax.random.split(match_key)
         plan = _diracs(*spread_ends(source, target, num_pairs)(plan_key), geometry.alpha)
         match = matching(potential, geometry, plan)
-        with last_good(lambda params: params, "matching"):
-            params = fit_matching(match_key, params, match, matching_steps, partial(on_chunk, "matching"))
+        params = _phase("matching", on_chunk, match_key, params, match, matching_steps)
     if refinement_steps == 0 or target.log_density is None:
         return params
     method = uot_gen(
@@ -81,9 +80,8 @@ def fit(
         velocity_weight=velocity_weight,
         **options,
     )
-    ends, tell = spread_ends(source, target, batch), partial(on_chunk, "refinement")
-    with last_good(lambda state: state.average, "refinement"):
-        return run(method, refine_key, method.init(params), ends, refinement_steps, on_chunk=tell).average
+    ends = spread_ends(source, target, batch)
+    return _refined(method, refine_key, params, ends, refinement_steps, on_chunk)
 
 
 def fit_chain(
@@ -126,29 +124,47 @@ def fit_chain(
     params = jax.jit(field.init)(init_key) if start is None else start
     match = chain_matching(field, geometry, chain, blur=blur)
     misfit = _scaled(misfit_weight, push_misfit(field, geometry, chain.time, snapshots))
-    phases = (
-        ("matching", match_key, match, matching_steps, {}),
-        (
-            "refinement",
-            refine_key,
-            lambda params, key: match(params, key) + misfit(params, key),
-            refinement_steps,
-            # The first steps of Muon are as large as the later ones, and would scatter particles.
-            {"learning_rate": learning_rate, "warmup": refinement_steps // 10},
-        ),
+    params = _phase("matching", on_chunk, match_key, params, match, matching_steps, weight_decay=weight_decay)
+    return _phase(
+        "refinement",
+        on_chunk,
+        refine_key,
+        params,
+        lambda params, key: match(params, key) + misfit(params, key),
+        refinement_steps,
+        learning_rate=learning_rate,
+        weight_decay=weight_decay,
+        # The first steps of Muon are as large as the later ones, and would scatter particles.
+        warmup=refinement_steps // 10,
     )
-    for phase, phase_key, loss, num_steps, options in phases:
-        with last_good(lambda params: params, phase):
-            params = fit_matching(
-                phase_key,
-                params,
-                loss,
-                num_steps,
-                partial(on_chunk, phase),
-                weight_decay=weight_decay,
-                **options,
-            )
-    return params
+
+
+def _phase(
+    phase: str,
+    on_chunk: Callable[[str, Chunk], None],
+    key: Key,
+    params: Params,
+    loss: Loss,
+    num_steps: int,
+    **options: Any,
+) -> Params:
+    """`fit_matching` under the name of a phase, for its reports and its failure."""
+    with last_good(lambda params: params, phase):
+        return fit_matching(key, params, loss, num_steps, partial(on_chunk, phase), **options)
+
+
+def _refined(
+    method: Method,
+    key: Key,
+    params: Params,
+    sample: Callable[[Key], tuple[Particles, Particles]],
+    num_steps: int,
+    on_chunk: Callable[[str, Chunk], None],
+) -> Params:
+    """The average of the parameters over the refinement."""
+    with last_good(lambda state: state.average, "refinement"):
+        state = method.init(params)
+        return run(method, key, state, sample, num_steps, on_chunk=partial(on_chunk, "refinement")).average
 
 
 def _scaled(factor: float, loss: Loss) -> Loss:

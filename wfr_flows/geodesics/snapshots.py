@@ -64,7 +64,8 @@ def chain(
       tolerance: relative gap of each plan.
 
     Raises:
-      ValueError: fewer than two snapshots, times that do not increase, dimensions or masses that do not fit.
+      ValueError: fewer than two snapshots, times that do not increase or that the precision cannot tell
+        apart, dimensions or masses that do not fit.
     """
     _check(time, snapshots, geometry)
     keys = jax.random.split(key, len(snapshots))
@@ -307,6 +308,13 @@ def _check(time: Sequence[float] | Array, snapshots: Sequence[Particles], geomet
     if not np.all(np.diff(np.asarray(time)) > 0):
         raise ValueError(
             f"the times {np.asarray(time)} do not increase; sort the snapshots and join equal times."
+        )
+    exact = np.asarray(time, np.float64)
+    kept = exact.astype(snapshots[0].position.dtype).astype(np.float64)
+    if not np.allclose(np.diff(kept), np.diff(exact), rtol=1e-3, atol=0.0):
+        raise ValueError(
+            f"the times {exact.tolist()} lose digits in {snapshots[0].position.dtype}; subtract the first,"
+            " and give them in units of what lies between neighbours."
         )
     dims = {snapshot.position.shape[1] for snapshot in snapshots}
     if len(dims) > 1:

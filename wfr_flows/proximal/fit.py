@@ -82,9 +82,7 @@ def fit(
         lines = optimal_lines(plan_key, source, target, num_lines)
         state = _started(start_key, field, lines, method, state, start_steps, on_start)
     draw = spread_ends(source, target, batch)
-    with last_good(lambda state: state, "proximal training"):
-        chunk_size = min(50, steps)
-        state = training.run(method, train_key, state, draw, steps, chunk_size=chunk_size, on_chunk=on_chunk)
+    state = training.run(method, train_key, state, draw, steps, chunk_size=min(50, steps), on_chunk=on_chunk)
     return _straightened(last_key, field, source, state, straighten_steps * still, on_straighten, **way)
 
 
