@@ -47,12 +47,11 @@ def fit(
     Args:
       potential, geometry: the former of the dimension of both laws, the latter spherical.
       source, target: what `Distribution.spread` gives is learned from.
-      start: parameters to begin with; those of ``potential.init`` by default.
+      start: initial parameters, ``potential.init`` by default.
       matching_steps, refinement_steps: of either phase; 0 leaves one out (and with matching, the plan).
       num_pairs, batch: particles of either end, at most, for the plan and in a refinement step.
       action_weight, velocity_weight, average_decay, options: as in `uot_gen`.
-      matching_weight: of matching in the refinement: the more, the closer to a geodesic between the particles
-        of the plan, and the less exact the law.
+      matching_weight: of matching in refinement: more is closer to the geodesic of the plan, less exact in law.
       learning_rate: of the refinement.
       on_chunk: called on the host as in `training.run`, after the name of the phase, matching or refinement.
 
@@ -60,8 +59,7 @@ def fit(
       training.NonFiniteError: training diverged; its state is the last good parameters.
     """
     init_key, match_key, refine_key = jax.random.split(key, 3)
-    params = potential.init(init_key) if start is None else start
-    match = zero_loss
+    params, match = potential.init(init_key) if start is None else start, zero_loss
     if matching_steps > 0:
         plan_key, match_key = jax.random.split(match_key)
         plan = _diracs(*spread_ends(source, target, num_pairs)(plan_key), geometry.alpha)
@@ -80,8 +78,9 @@ def fit(
         velocity_weight=velocity_weight,
         **options,
     )
-    ends = spread_ends(source, target, batch)
-    return _refined(method, refine_key, params, ends, refinement_steps, on_chunk)
+    return _refined(
+        method, refine_key, params, spread_ends(source, target, batch), refinement_steps, on_chunk
+    )
 
 
 def fit_chain(
