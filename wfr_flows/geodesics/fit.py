@@ -47,11 +47,11 @@ def fit(
     Args:
       potential, geometry: the former of the dimension of both laws, the latter spherical.
       source, target: what `Distribution.spread` gives is learned from.
-      start: initial parameters, ``potential.init`` by default.
+      start: initial parameters, by default those of ``potential.init``.
       matching_steps, refinement_steps: of either phase; 0 leaves one out (and with matching, the plan).
       num_pairs, batch: particles of either end, at most, for the plan and in a refinement step.
       action_weight, velocity_weight, average_decay, options: as in `uot_gen`.
-      matching_weight: of matching in refinement: more is closer to the geodesic of the plan, less exact in law.
+      matching_weight: of matching in refinement; more is closer to the plan's geodesic, less exact in law.
       learning_rate: of the refinement.
       on_chunk: called on the host as in `training.run`, after the name of the phase, matching or refinement.
 
@@ -78,9 +78,8 @@ def fit(
         velocity_weight=velocity_weight,
         **options,
     )
-    return _refined(
-        method, refine_key, params, spread_ends(source, target, batch), refinement_steps, on_chunk
-    )
+    ends = spread_ends(source, target, batch)
+    return _refined(method, refine_key, params, ends, refinement_steps, on_chunk)
 
 
 def fit_chain(
