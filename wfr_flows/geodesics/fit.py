@@ -50,9 +50,8 @@ def fit(
       start: initial parameters, by default those of ``potential.init``.
       matching_steps, refinement_steps: of either phase; 0 leaves one out (and with matching, the plan).
       num_pairs, batch: particles of either end, at most, for the plan and in a refinement step.
-      action_weight, velocity_weight, average_decay, options: as in `uot_gen`.
+      action_weight, velocity_weight, average_decay, learning_rate, options: of the refinement, see `uot_gen`.
       matching_weight: of matching in refinement; more is closer to the plan's geodesic, less exact in law.
-      learning_rate: of the refinement.
       on_chunk: called on the host as in `training.run`, after the name of the phase, matching or refinement.
 
     Raises:
