@@ -195,7 +195,7 @@ def test_grids_that_are_too_narrow_are_told(files, capsys):
     [
         (["--method", "kalman", "--interval", "-1", "1"], "--interval"),
         (["--method", "kalman", "--iterations", "3"], "--iterations"),
-        (["--method", "grid", "--interval", "-5", "5", "--particles", "3"], "--particles"),
+        (["--method", "grid", "--interval", "-5e0", "5", "--particles", "3"], "--particles"),
         (["--method", "metropolis", "--threshold", "0.5"], "--threshold"),
         (["--method", "kalman", "--num-steps", "3"], "--num-steps"),
         (["--method", "kalman", "--until", "2"], "--until 2 is not later"),

@@ -188,7 +188,7 @@ def test_own_results_as_source_are_not_replaced(finished, capsys):
 
 
 def test_two_files_of_different_width_are_refused(tmp_path, capsys):
-    one, two = write(tmp_path / "a.csv", "1,2\n3,4\n"), write(tmp_path / "b.csv", "1\n2\n")
+    one, two = write(tmp_path / "a.csv", "1.5,2\n3,4\n"), write(tmp_path / "b.csv", "1\n2\n")
     assert main(["geodesic", "--source", one, "--target", two]) == 2
     assert "2 coordinates and the target 1" in capsys.readouterr().err
 

@@ -9,7 +9,7 @@ from helpers import refusal
 
 from wfr_flows.cli import main
 
-TWO = "0,0\n1,0\n"
+TWO = "0.0,0\n1,0\n"
 
 
 @pytest.fixture

@@ -227,6 +227,22 @@ def test_bad_file_is_one_sentence_and_exit_code_two(name, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
+    ("x", "log_likelihood", "expected"),
+    [
+        ([0, 1, 2], [0, -50, -60], "1 effective points"),
+        ([3, 3, 3], [0, -1, -2], "1 effective points"),
+        ([3, 3, 4], [0, -1, -9], "no spread"),
+        ([0, 1, 2], [-1e300, -1e300, -1e300], "not placeholders"),
+    ],
+)
+def test_a_posterior_without_spread_is_refused(x, log_likelihood, expected, tmp_path, capsys):
+    write_table(tmp_path / "prior.csv", x=x, log_likelihood=log_likelihood)
+    assert infer(tmp_path / "prior.csv", tmp_path / "out") == 2
+    assert expected in refusal(capsys)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
     ("arguments", "expected"),
     [
         ([], "required: FILE"),
@@ -244,7 +260,7 @@ def test_bad_file_is_one_sentence_and_exit_code_two(name, tmp_path, capsys):
 )
 def test_bad_option_is_one_sentence_and_exit_code_two(arguments, expected, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    write_table(tmp_path / "prior.csv", x=[0, 1], log_likelihood=[0, 1])
+    write_table(tmp_path / "prior.csv", x=[0, 1], log_likelihood=[0, 0])
     before = contents(tmp_path)
     assert main(["posterior", *arguments]) == 2
     assert expected in refusal(capsys)

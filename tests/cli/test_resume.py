@@ -160,6 +160,26 @@ def test_a_damaged_checkpoint_is_one_sentence(monkeypatch, capsys):
     assert "damaged; delete it" in refusal(capsys)
 
 
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name == "sample" else pytest.mark.slow) for name in COMMANDS]
+)
+def test_a_failure_leaves_the_results_of_the_last_good_state(name, monkeypatch, capsys):
+    with monkeypatch.context() as patched:
+        fail_at_the_second_chunk(patched)
+        assert run(name, "again") == 1
+    # Before it, posterior warns of few samples.
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "non-finite at step" in said
+    assert "Results are of that state." in said
+    found = arrays("again")
+    assert found
+    assert all(np.isfinite(value).all() for value in found.values())
+    if Path("again").is_dir():
+        assert "failed_at" in results("again")
+    settings = next(Path().glob("again*")).parent.rglob("settings.json")
+    assert any("failed_at" in json.loads(path.read_text()) for path in settings if "unfinished" in str(path))
+
+
 def test_after_a_failure_other_options_may_be_tried(monkeypatch, capsys):
     with monkeypatch.context() as patched:
         fail_at_the_second_chunk(patched)
@@ -167,14 +187,18 @@ def test_after_a_failure_other_options_may_be_tried(monkeypatch, capsys):
     assert "non-finite at step 1" in refusal(capsys)
     assert json.loads(Path("again/unfinished/settings.json").read_text())["failed_at"] == 1
     assert run("sample", "again", "--step-size", "0.05") == 0
+    assert "failed_at" not in results("again")
+    assert not Path("again/unfinished").exists()
 
 
 def fail_at_the_second_chunk(monkeypatch):
-    add = resume.Record.add
+    count, add = 0, resume.Record.add
 
     def failing(self, step, state, info):
-        if step == 2:
-            raise NonFiniteError(1, state)
+        nonlocal count
+        count += 1
+        if count == 2:
+            raise NonFiniteError(step - 1, state)
         add(self, step, state, info)
 
     monkeypatch.setattr(resume.Record, "add", failing)

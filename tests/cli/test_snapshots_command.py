@@ -142,6 +142,56 @@ def test_a_time_is_held_out_of_a_wide_table(tmp_path, capsys):
     np.testing.assert_allclose((cells["velocity"] @ cells["basis"].T)[moving, 0].mean(), 1.0, atol=0.15)
 
 
+def test_far_and_unequal_times_are_learned_as_near_and_equal_ones(finished, tmp_path):
+    """Windows of a second and of 99,999, in Unix seconds: the same parameters, in other units of time."""
+    rows, seconds = table(), 1.6e9 + np.array([0.0, 1.0, 1e5])
+    rows[:, 0] = seconds[rows[:, 0].astype(int)]
+    source = tmp_path / "cells.csv"
+    np.savetxt(source, rows, delimiter=",", header="day,x,y", comments="", fmt="%.17g")
+    run(source, tmp_path / "out", "--quiet")
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["time"] == seconds.tolist()
+    found, expected = (np.load(out / "cells.npz") for out in (tmp_path / "out", finished))
+    np.testing.assert_array_equal(found["time"], rows[:, 0])
+    np.testing.assert_array_equal(found["mass"], expected["mass"])
+    first, last = slice(0, 20), slice(35, 48)
+    np.testing.assert_allclose(found["velocity"][first], expected["velocity"][first], rtol=1e-6)
+    np.testing.assert_allclose(found["growth"][last] * 99999, expected["growth"][last], rtol=1e-5)
+    time = np.load(tmp_path / "out" / "trajectories.npz")["time"]
+    assert time.dtype == np.float64
+    np.testing.assert_allclose(time[[0, 16, 17, 33]] - 1.6e9, [0, 1, 1, 1e5], atol=1.1)
+    np.testing.assert_allclose(np.diff(time[:17]), 1 / 16, rtol=1e-4)
+
+
+def test_labels_of_times_are_ordered_by_their_numbers(tmp_path, capsys):
+    source = tmp_path / "cells.csv"
+    rows = [f"day {2 * int(day)}h,{x},{y}" for day, x, y in table()]
+    source.write_text("\n".join(["day,x,y", *rows[::-1]]))
+    steps = ["--matching-steps", "2", *UNREFINED, "--width", "8", "--alpha", "1"]
+    arguments = ["snapshots", str(source), "--time", "day", *steps, "--hold-out", "day 2h"]
+    assert main([*arguments, "--out", str(tmp_path / "out")]) == 0
+    said = capsys.readouterr()
+    assert "times by the numbers in them: 'day 0h' at 0, 'day 2h' at 2, 'day 4h' at 4." in said.err
+    assert "day 2h (held out)" in said.out
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["time"] == [0, 2, 4]
+    assert summary["labels"] == ["day 0h", "day 2h", "day 4h"]
+    assert summary["hold_out"] == 2
+    assert summary["points"] == [20, 15, 13]
+
+
+def test_equal_snapshots_stand_still(tmp_path, capsys):
+    rows = np.concatenate([np.column_stack([np.full(20, day), table()[:20, 1:]]) for day in (0, 1)])
+    arguments = ["snapshots", str(write(tmp_path / "cells.csv", rows)), "--time", "day", "--width", "8"]
+    arguments += ["--matching-steps", "500", *UNREFINED, "--out", str(tmp_path / "out"), "--quiet"]
+    assert main(arguments) == 0
+    assert "hardly differ; alpha is set to a hundredth of the variance" in refusal(capsys)
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    np.testing.assert_allclose(summary["alpha"], 0.01 * rows[:, 1:].var(axis=0).sum(), rtol=1e-4)
+    np.testing.assert_allclose(summary["relative_mass_error"], 0, atol=0.05)
+    np.testing.assert_allclose(np.load(tmp_path / "out" / "cells.npz")["mass"], 1, atol=0.2)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -148,3 +148,40 @@ def test_the_misfit_is_energy_distance_and_squared_error_of_mass():
     large = [Particles(jnp.tile(s.position, (9, 1)), jnp.tile(s.log_weight, 9)) for s in snapshots]
     drawn = geodesics.push_misfit(still, PLAIN, [0.0, 1.0, 2.0], large, num_particles=3)
     np.testing.assert_allclose(drawn({}, jax.random.key(0)), (4.0 + 1.0) / 2, rtol=1e-12)
+
+
+def one_particle_misfit(rates, params):
+    """Value and derivative, in single precision, of carrying one particle from 0 to 1 in one unit of time."""
+    with jax.enable_x64(False):
+        ends = [dirac([0.0], 1.0), dirac([1.0], 1.0)]
+        field = dynamics.Field(lambda key: jnp.zeros(()), rates)
+        loss = geodesics.push_misfit(field, PLAIN, [0.0, 1.0], ends)
+        return jax.jit(jax.value_and_grad(loss))(jnp.float32(params), jax.random.key(0))
+
+
+@pytest.mark.parametrize("growth", [-80.0, 0.5, 80.0])
+def test_the_misfit_of_any_mass_is_finite(growth):
+    value, slope = one_particle_misfit(lambda p, t, x: dynamics.Rates(jnp.ones(1), p), growth)
+    # (r - 1)² up to r = e, then the tangent in log r, at which the derivative stays.
+    log_ratio = min(growth, 1.0)
+    tangent = 2 * np.exp(log_ratio) * np.expm1(log_ratio)
+    np.testing.assert_allclose(value, np.expm1(log_ratio) ** 2 + tangent * (growth - log_ratio), rtol=1e-3)
+    np.testing.assert_allclose(slope, tangent, rtol=1e-3, atol=1e-6)
+
+
+def test_derivatives_of_chaotic_paths_are_finite():
+    def rates(p, t, x):
+        return dynamics.Rates(p * jnp.sin(1e7 * x + 1), jnp.zeros(()))
+
+    value, slope = one_particle_misfit(rates, 1.0)
+    assert np.isfinite([value, slope]).all()
+    # Where nothing is chaotic, nothing is clipped: the end is exp(p).
+    value, slope = one_particle_misfit(lambda p, t, x: dynamics.Rates(p * (1 + x), jnp.zeros(())), 1.0)
+    np.testing.assert_allclose([value, slope], [2 * (np.e - 2), 2 * np.e], rtol=1e-3)
+
+
+def test_times_that_lose_digits_are_refused():
+    with jax.enable_x64(False):
+        ends = [dirac([0.0], 1.0), dirac([1.0], 1.0), dirac([1.0], 1.0)]
+        with pytest.raises(ValueError, match="lose digits in float32; subtract the first"):
+            geodesics.chain(jax.random.key(0), [20200100, 20200101, 20200102], ends, PLAIN)

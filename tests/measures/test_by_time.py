@@ -16,6 +16,19 @@ def test_masses_are_relative_to_the_first_time():
     assert found.without(2.0).time == [0.0, 7.0]
 
 
+def test_times_that_differ_by_rounding_are_one():
+    time = np.array([0.1 + 0.2, 0.3, 1e9, 1e9 + 1e-3, 0.3])
+    found = by_time(Particles(jnp.zeros((5, 1)), jnp.zeros(5)), time)
+    assert found.time == [0.3, 1e9, 1e9 + 1e-3]
+    np.testing.assert_array_equal(found.row[0], [0, 1, 4])
+
+
+def test_masses_too_far_apart_are_refused():
+    points = Particles(jnp.zeros((2, 1)), jnp.array([0.0, 500.0]))
+    with pytest.raises(ValueError, match="common scale"):
+        by_time(points, np.array([0.0, 1.0]))
+
+
 @pytest.mark.parametrize(
     ("time", "message"),
     [([0.0, 0.0], "one time only"), ([0.0, np.nan], "not finite"), ([0.0, 1.0], "no mass")],

@@ -1,13 +1,15 @@
 import tempfile
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from wfr_flows.measures import read_particles
+from wfr_flows.measures import ReadingNote, read_particles, read_with_times, times_of
+from wfr_flows.measures.times import Labels
 
 POINTS = np.array([[1.0, 2.0], [3.0, -4.5], [1e-3, 6e2]])
 WEIGHT = np.array([1.0, 0.0, 2.5])
@@ -100,6 +102,86 @@ def test_csv_quirks_byte_order_mark_blank_lines_spaces_quotes_windows_ends(tmp_p
     np.testing.assert_array_equal(measure.position, POINTS)
 
 
+DIALECTS = {
+    "semicolons and decimal commas": "x;y\n1,5;-2,25\n3;4e2\n",
+    "the same without a header": "1,5;-2,25\n3;4e2\n",
+    "tabs and decimal commas": "x\ty\n1,5\t-2,25\n3\t4e2\n",
+    "blanks": "x  y\n 1.5   -2.25\n3 \t 4e2\n",
+    "blanks and decimal commas": "1,5 -2,25\n3 4e2\n",
+    "quoted decimal commas": 'x,y\n"1,5","-2,25"\n3,4e2\n',
+    "dots between thousands": "x;y\n1,5;-2,25\n3;400,0\n1.234,5;1.234.567\n",
+    "commas between thousands": 'x,y\n1.5,-2.25\n3,400\n"1,234.5","1,234,567"\n',
+    "blanks between thousands": "x;y\n1,5;-2,25\n3;400\n1 234,5;1\u202f234\u202f567\n",
+    "apostrophes between thousands": "x;y\n1.5;-2.25\n3;400\n1'234.5;1'234'567\n",
+}
+
+
+@pytest.mark.parametrize("kind", DIALECTS)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_the_dialect_of_a_table_is_understood_and_told(tmp_path, kind, encoding):
+    path = _write(tmp_path, "p.csv", DIALECTS[kind].encode(encoding))
+    with pytest.warns(ReadingNote, match=r"p\.csv is read with"):
+        measure = read_particles(path)
+    expected = [[1.5, -2.25], [3.0, 400.0], [1234.5, 1234567.0]]
+    np.testing.assert_array_equal(measure.position, expected[: len(measure.position)])
+
+
+def test_whole_numbers_without_a_header_are_no_decimals(tmp_path):
+    rows = np.random.default_rng(0).integers(10, 100, (60, 2))
+    path = _write(tmp_path, "p.csv", "\n".join(f"{a},{b}" for a, b in rows))
+    np.testing.assert_array_equal(read_particles(path).position, rows)
+
+
+@pytest.mark.parametrize(("name", "first"), [("", 0), ("Unnamed: 0", 0), ("", 1)])
+def test_row_numbers_of_a_data_frame_are_no_coordinate(tmp_path, name, first):
+    text = f"{name},x,y\n" + "".join(f"{first + i},{a},{b}\n" for i, (a, b) in enumerate(POINTS))
+    with pytest.warns(ReadingNote, match="column 1, which has no name, holds row numbers and is left out"):
+        measure = read_particles(_write(tmp_path, "p.csv", text))
+    np.testing.assert_array_equal(measure.position, POINTS)
+
+
+@pytest.mark.parametrize(
+    ("labels", "expected", "unit"),
+    [
+        (["day 10", "day 2", "day -1"], [10, 2, -1], "numbers"),
+        (["E8.5_rep1", "E9_rep1", "E10.25_rep1"], [8.5, 9, 10.25], "numbers"),
+        (["2020-01-31", "2020-02-01", "2019-12-31"], [31, 32, 0], "days"),
+        (["2020-01-01T12:00", "2020-01-02 00:00:00", "2020-01-01"], [0.5, 1, 0], "days"),
+    ],
+)
+def test_labels_of_times_become_numbers(tmp_path, labels, expected, unit):
+    text = "x,when\n" + "".join(f"{i},{label}\n" for i, label in enumerate(labels))
+    measure, times = read_with_times(_write(tmp_path, "p.csv", text), "when")
+    np.testing.assert_array_equal(times.value, expected)
+    np.testing.assert_array_equal(measure.position[:, 0], [0, 1, 2])
+    assert times.label == dict(zip(map(float, expected), labels, strict=True))
+    assert unit in times.unit
+
+
+def test_times_keep_their_digits_in_single_precision(tmp_path):
+    path = _write(tmp_path, "p.csv", "x,when\n1,20200101\n2,1600000001.5\n")
+    with jax.enable_x64(False):
+        _, times = read_with_times(path, "when")
+    np.testing.assert_array_equal(times.value, [20200101, 1600000001.5])
+    assert times.label == {}
+
+
+def test_ordered_categories_are_spaced_evenly_or_by_their_numbers():
+    text = np.array(["late", "early", "late"])
+    assert times_of(Labels(text, ("early", "middle", "late"))).value.tolist() == [1, 0, 1]
+    text = np.array(["d1", "d9", "d4"])
+    assert times_of(Labels(text, ("d1", "d4", "d9"))).value.tolist() == [1, 9, 4]
+    assert times_of(Labels(text, ("d9", "d4", "d1"))).value.tolist() == [2, 0, 1]
+
+
+@pytest.mark.parametrize(
+    "labels", [["early", "late"], ["a1", "b2"], ["x1 y2", "x2 y1"], ["2020-01-01", "day 2"]]
+)
+def test_times_without_an_order_are_refused(labels):
+    with pytest.raises(ValueError, match="have no order"):
+        times_of(np.array(labels))
+
+
 def test_csv_of_one_column_is_points_on_the_line(tmp_path):
     measure = read_particles(_write(tmp_path, "p.csv", "1\n2\n"))
     np.testing.assert_array_equal(measure.position, [[1.0], [2.0]])
@@ -180,7 +262,15 @@ BAD = {
     "wrong ending": lambda d: _write(d, "bad.xlsx", "1,2\n"),
     "no ending": lambda d: _write(d, "bad", "1,2\n"),
     "not utf-8": lambda d: _write(d, "bad.csv", b"x,y\n1,\xff\xfe\n"),
-    "utf-16": lambda d: _write(d, "bad.csv", "x,y\n1,2\n".encode("utf-16")),
+    "utf-16 without a byte order mark": lambda d: _write(d, "bad.csv", "x,y\n1,2\n".encode("utf-16-le")),
+    "underscores": lambda d: _write(d, "bad.csv", "x,y\n1_000,2\n"),
+    "digits of another script": lambda d: _write(d, "bad.csv", "x,y\n\u0661,2\n"),
+    "two columns of one name": lambda d: _write(d, "bad.csv", "x,y, x\n1,2,3\n"),
+    "a column without a name": lambda d: _write(d, "bad.csv", ",x\n0.5,1\n1.5,2\n"),
+    "commas that separate or mark decimals": lambda d: _write(d, "bad.csv", "1,5,2,25\n-3,1,4,50\n"),
+    "commas that mark decimals or thousands": lambda d: _write(d, "bad.csv", "1,500;2,250\n3,100;4,500\n"),
+    "commas that mark decimals below a header": lambda d: _write(d, "bad.csv", "x,y\n1,5,2,5\n"),
+    "marks that do not fit": lambda d: _write(d, "bad.csv", "x;y\n1.5;2,5\n"),
     "nan": lambda d: _write(d, "bad.csv", "1,2\nnan,3\n"),
     "infinite": lambda d: _write(d, "bad.csv", "1,2\ninf,3\n"),
     "ragged long": lambda d: _write(d, "bad.csv", "1,2\n3,4,5\n"),
@@ -228,7 +318,7 @@ def test_every_bad_file_is_refused_with_its_name(tmp_path, kind):
     "make",
     [
         lambda d: _write(d, "bad.csv", "x,y\n1,2\n"),
-        lambda d: _write(d, "bad.csv", "1,2\n"),
+        lambda d: _write(d, "bad.csv", "1.5,2\n"),
         lambda d: _saved(d, "bad.npy", position=POINTS),
         lambda d: _saved(d, "bad.npz", position=POINTS),
     ],

@@ -7,6 +7,9 @@ from pathlib import Path
 
 from wfr_flows.cli.options import InputError
 
+# Summaries of long series take some megabytes.
+_LARGEST_JSON = 2**27
+
 
 def check_directory(out: Path) -> None:
     """Refuse an output directory that is a file, or no path at all."""
@@ -58,9 +61,13 @@ def read_json(path: Path, remedy: str = "give another --out") -> dict | None:
     if not path.is_file():
         return None
     try:
+        if path.stat().st_size > _LARGEST_JSON:
+            raise ValueError(f"larger than {_LARGEST_JSON} bytes")
         found = json.loads(path.read_text())
         if not isinstance(found, dict):
             raise ValueError("no JSON object")
         return found
+    except RecursionError as error:
+        raise InputError(f"{path} is damaged (nested too deeply); {remedy}.") from error
     except (ValueError, OSError) as error:
         raise InputError(f"{path} is damaged ({error}); {remedy}.") from error

@@ -18,6 +18,7 @@ from rich.table import Table
 from wfr_flows import static
 from wfr_flows.cli.files import (
     check_dimensions,
+    check_mass,
     check_new_file,
     check_weights,
     read_end,
@@ -105,6 +106,9 @@ def _load(options: argparse.Namespace) -> tuple[Particles, Particles]:
     with told_in_one_sentence():
         source, target = (read_end(name, options.weights) for name in (options.source, options.target))
     check_dimensions(source.position.shape[1], target.position.shape[1])
+    if not options.spherical:
+        check_mass(options.source, source)
+        check_mass(options.target, target)
     masses = float(source.mass), float(target.mass)
     if math.isinf(options.alpha) and not options.spherical and not np.isclose(*masses, rtol=_EQUAL_MASSES):
         raise InputError(

@@ -45,6 +45,16 @@ def check_dimensions(source: int, target: int) -> None:
         raise InputError(f"the source has {source} coordinates and the target {target}; give both the same.")
 
 
+def check_mass(name: str, measure: Particles) -> None:
+    """Refuse weights whose sum the precision cannot hold, where masses count."""
+    mass = float(measure.mass)
+    if not 0 < mass < math.inf:
+        raise InputError(
+            f"the weights of {name} have the sum {mass:g} in {measure.log_weight.dtype}; bring them to a"
+            " common scale."
+        )
+
+
 def check_new_file(path: Path, option: str, endings: Sequence[str]) -> None:
     """Refuse a file that could not be written, or would replace something, before anything is computed."""
     if path.suffix.lower() not in endings:

@@ -22,6 +22,10 @@ equally weighted samples and nothing but their coordinates. The same seed gives 
 """
 
 
+# Coordinates and weights of a gigabyte in single precision.
+_MOST_NUMBERS = 2**28
+
+
 def add_parser(commands) -> None:
     """Add the subcommand to an argparse collection."""
     parser = subcommand(
@@ -48,6 +52,12 @@ def run(options: argparse.Namespace) -> int:
         raise InputError(f"--out {options.out} has no place for weights; add --resample, or give CSV or NPZ.")
     clock = Clock()
     with model.opened(options.checkpoint) as learned:
+        most = _MOST_NUMBERS // (learned.dimension + 1)
+        if options.n > most:
+            raise InputError(
+                f"-n {options.n} is more than the {most} samples that fit into one file here; draw them in"
+                " parts with other --seed."
+            )
         with clock.stage("generation"):
             samples, size = jax.block_until_ready(_generate(learned, options))
         if not jnp.isfinite(size) or not jnp.isfinite(samples.position).all():

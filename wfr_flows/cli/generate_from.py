@@ -17,7 +17,17 @@ from wfr_flows.cli.files import (
     write_points,
     writing,
 )
-from wfr_flows.cli.options import InputError, add_resume, add_run, count, pick, positive, subcommand
+from wfr_flows.cli.options import (
+    InputError,
+    add_resume,
+    add_run,
+    count,
+    flow_steps,
+    pick,
+    positive,
+    subcommand,
+    width,
+)
 from wfr_flows.cli.progress import Bars, Clock
 from wfr_flows.cli.table import screen, show
 from wfr_flows.cli.unfinished import keeping
@@ -66,11 +76,11 @@ def add_parser(commands) -> None:
     add_resume(parser)
     tuning = parser.add_argument_group("tuning")
     add = tuning.add_argument
-    add("--width", type=count, default=64, help="width of both networks (64)")
+    add("--width", type=width, default=64, help="width of both networks (64)")
     add("--start-steps", type=count, help="steps on optimal assignments (12000; quick 1000)")
     add("--steps", type=count, help="steps of proximal training (500; quick 100)")
     add("--batch", type=count, help="particles of either end in a step (1024; quick 256)")
-    add("--num-steps", type=count, default=5, help="Euler steps of the flow (5)")
+    add("--num-steps", type=flow_steps, default=5, help="Euler steps of the flow (5)")
     add("--kinetic-weight", type=positive, default=0.02, help="lambda, at unit spread (0.02)")
     add("--lipschitz", type=positive, default=1.0, help="L, the largest slope of the critic (1)")
 
@@ -82,9 +92,9 @@ def run(options: argparse.Namespace) -> int:
     split_key, train_key, sample_key, look_key = jax.random.split(jax.random.key(options.seed), 4)
     data = _load(split_key, options)
     potential, critic = _networks(options, data.units.center.size)
-    with keeping(options, [options.table], beside=True):
+    with keeping(options, [options.table], beside=True) as kept:
         with clock.stage("training"), Bars(console) as bars:
-            state = jax.block_until_ready(_train(train_key, options, data, bars))
+            state = kept.trained(lambda: jax.block_until_ready(_train(train_key, options, data, bars)))
         size = options.n or data.seen.log_weight.size + data.kept.log_weight.size
         noise = measures.standard_normal(data.units.center.size).sample(sample_key, size)
         with clock.stage("generation"):
@@ -95,9 +105,9 @@ def run(options: argparse.Namespace) -> int:
         found = jax.jit(look)(state.average, state.inner, look_key, noise, data.kept)
         with writing(options.out, "--out"):
             write_points(options.out, data.units.back(position))
-    summary = _summary(options, data, position, found, clock)
+    summary = _summary(options, data, position, found, clock) | kept.summary()
     show(summary, _rows(summary), f"Samples like {options.table}", options)
-    return 0
+    return kept.exit_code()
 
 
 def _load(key: Key, options: argparse.Namespace) -> Data:

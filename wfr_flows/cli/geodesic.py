@@ -91,11 +91,11 @@ def run(options: argparse.Namespace) -> int:
     ours = made_by_us(read_json(options.out / "settings.json"))
     files = [name for name in (options.source, options.target) if name]
     refuse_to_replace(options.out, (*RESULTS, "settings.json", "model.json"), files, ours=ours)
-    with keeping(options, files):
-        summary = pipeline.solve(problem, settings, options.out, Clock(), console)
+    with keeping(options, files) as kept:
+        summary = pipeline.solve(problem, settings, options.out, Clock(), console, kept)
     if not printed_as_json(summary, options):
         _report(console, summary, options.out)
-    return 0
+    return kept.exit_code()
 
 
 def _report(console: Console, summary: dict, out: Path) -> None:

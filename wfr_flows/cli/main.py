@@ -2,8 +2,12 @@
 
 import argparse
 import os
+import re
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.metadata import version
 from typing import NoReturn
 
 import jax
@@ -24,6 +28,7 @@ from wfr_flows.cli import (
 )
 from wfr_flows.cli.options import InputError
 from wfr_flows.cli.table import complain
+from wfr_flows.measures import ReadingNote
 from wfr_flows.training import NonFiniteError
 
 _COMMANDS = (
@@ -48,7 +53,15 @@ _CACHE = {
 """JAX's own setting, and ours in its place."""
 
 
+_NEGATIVE_NUMBER = r"-(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?$|-(?i:inf|infinity|nan)$"
+
+
 class _Parser(argparse.ArgumentParser):
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        # argparse takes -8e6 for the name of an option, not for a number.
+        self._negative_number_matcher = re.compile(_NEGATIVE_NUMBER)
+
     def error(self, message: str) -> NoReturn:
         raise InputError(message)
 
@@ -60,13 +73,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description="Wasserstein-Fisher-Rao geometry on your data.",
         epilog="exit codes: 0 done, 1 training failed, 2 unusable input, 130 interrupted",
     )
+    parser.add_argument("--version", action="version", version=f"wfr-flows {version('wfr-flows')}")
     commands = parser.add_subparsers(dest="command", required=True, parser_class=_Parser)
     for command in _COMMANDS:
         command.add_parser(commands)
     try:
         options = parser.parse_args(arguments)
         _keep_programs()
-        return options.run(options)
+        with _notes_told():
+            return options.run(options)
     except InputError as error:
         complain(str(error))
         return 2
@@ -76,6 +91,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         complain("interrupted; where it trained, --resume continues.")
         return 130
+
+
+@contextmanager
+def _notes_told() -> Iterator[None]:
+    """What readers note of a file is one sentence on standard error each."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", ReadingNote)
+        show = warnings.showwarning
+
+        def told(message, category, *where) -> None:
+            if issubclass(category, ReadingNote):
+                complain(str(message))
+            else:
+                show(message, category, *where)
+
+        warnings.showwarning = told
+        yield
 
 
 def _keep_programs() -> None:

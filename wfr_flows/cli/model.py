@@ -16,7 +16,7 @@ from wfr_flows import geodesics, measures, potentials, training
 from wfr_flows.cli import pipeline
 from wfr_flows.cli.directory import read_json
 from wfr_flows.cli.files import write_atomically
-from wfr_flows.cli.options import InputError
+from wfr_flows.cli.options import MOST_STEPS, MOST_UNITS, InputError
 from wfr_flows.cli.settings import Settings, finished, made_by_us
 from wfr_flows.dynamics import Geometry
 from wfr_flows.geodesics import Generator, Learned
@@ -29,6 +29,8 @@ FILES = ("model.json", "checkpoint")
 _MADE_BY = "wfr-flows posterior"
 _NORMALISER_PARTICLES = 32768
 _BLOCK = 65536
+# The largest that is opened: beyond it the covariance alone takes gigabytes.
+_MOST_DIMENSIONS = 2**14
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,17 +152,19 @@ def opened(directory: Path) -> Iterator[Model]:
 def _of_posterior(directory: Path, saved: dict):
     if saved.get("made_by") != _MADE_BY:
         raise InputError(f"{directory / 'model.json'} is of another program; give the output of posterior.")
-    if not saved.get("run") or type(saved.get("step")) is not int:
+    if not saved.get("run") or type(saved.get("step")) is not int or not 0 < saved["step"] < 2**31:
         raise InputError(f"{directory} holds no finished run; train again.")
     shape = _shape(directory / "model.json", saved)
 
     def restore() -> Learned:
         potential = potentials.resnet(shape.dimension, width=shape.width)
-        start = Learned(
-            jax.jit(potential.init)(jax.random.key(0)),
-            _standard(shape.dimension),
-            jnp.zeros(()),
+        # Shapes alone, so that a file which names absurd ones is refused before they take memory.
+        params, white = (
+            jax.eval_shape(make)
+            for make in (lambda: potential.init(jax.random.key(0)), lambda: _standard(shape.dimension))
         )
+        log_normaliser = jax.eval_shape(lambda: jnp.zeros(()))
+        start = Learned(params, white, log_normaliser)  # pyright: ignore[reportArgumentType]
         return training.restore(directory / "checkpoint", start, saved["step"])
 
     return shape, restore
@@ -176,11 +180,8 @@ def _of_geodesic(directory: Path, saved: dict):
         )
     summary = read_json(directory / "summary.json", "train again") or {}
     shape = _shape(directory / "settings.json", {**saved, "dimension": summary.get("dimension")})
-    if (
-        not made_by_us(saved)
-        or type(saved["matching_steps"]) is not int
-        or type(saved["refinement_steps"]) is not int
-    ):
+    steps = [saved.get(name) for name in ("matching_steps", "refinement_steps")]
+    if not made_by_us(saved) or any(type(num) is not int or not 0 <= num < 2**31 for num in steps):
         raise _damaged(directory / "settings.json")
     settings = Settings(**{field.name: saved[field.name] for field in dataclasses.fields(Settings)})
 
@@ -201,9 +202,10 @@ def _shape(path: Path, saved: dict) -> Shape:
     counts = [saved.get(name) for name in ("dimension", "width", "num_steps")]
     try:
         alpha = float(saved["alpha"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise _damaged(path) from error
-    whole = all(type(value) is int and value > 0 for value in counts)
+    most = (_MOST_DIMENSIONS, MOST_UNITS, MOST_STEPS)
+    whole = all(type(value) is int and 0 < value <= top for value, top in zip(counts, most, strict=True))
     if not (whole and alpha > 0 and isinstance(saved.get("float64"), bool)):
         raise _damaged(path)
     return Shape(saved["dimension"], saved["width"], alpha, saved["num_steps"], saved["float64"])

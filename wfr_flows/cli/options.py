@@ -41,17 +41,41 @@ def seed(text: str) -> int:
     return int(text)
 
 
+MOST = 10**9
+"""Largest count of anything."""
+
+MOST_UNITS = 8192
+"""Largest width of a network: a layer of so many takes 256 MiB in single precision."""
+
+MOST_STEPS = 10**4
+"""Largest number of Runge-Kutta steps of a flow."""
+
+
 def count(text: str) -> int:
     """A whole number >= 1."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is no count; give a whole number >= 1")
-    return int(text)
+    return _count(text, 1, MOST)
 
 
 def count_or_zero(text: str) -> int:
     """A whole number >= 0, of steps that may be left out."""
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text} is no count; give a whole number >= 0")
+    return _count(text, 0, MOST)
+
+
+def width(text: str) -> int:
+    """Width of a network."""
+    return _count(text, 1, MOST_UNITS)
+
+
+def flow_steps(text: str) -> int:
+    """Number of Runge-Kutta steps."""
+    return _count(text, 1, MOST_STEPS)
+
+
+def _count(text: str, least: int, most: int) -> int:
+    # The first test first: int refuses strings of thousands of digits.
+    if not text.isdecimal() or len(text) > 20 or not least <= int(text) <= most:
+        shown = text if len(text) < 40 else f"{text[:20]}..."
+        raise argparse.ArgumentTypeError(f"{shown} is no count; give a whole number >= {least} and <= {most}")
     return int(text)
 
 
@@ -124,11 +148,11 @@ def add_training(
 ) -> None:
     """Add the options that tune a learned flow; the texts tell the defaults that the command picks."""
     add = group.add_argument
-    add("--width", type=count, default=64, help="width of the potential network (64)")
+    add("--width", type=width, default=64, help="width of the potential network (64)")
     add("--matching-steps", type=count, help=f"warm-start steps ({matching_steps})")
     add("--refinement-steps", type=count, help=f"UOT-gen steps ({refinement_steps})")
     add("--batch", type=count, help=f"particles per refinement step at either end ({batch})")
-    add("--num-steps", type=count, default=8, help="Runge-Kutta steps while training (8)")
+    add("--num-steps", type=flow_steps, default=8, help="Runge-Kutta steps while training (8)")
     add("--action-weight", type=non_negative, default=0.0, help="gamma1 (0)")
     add("--velocity-weight", type=non_negative, default=0.0, help="gamma2 (0)")
     add(
@@ -147,6 +171,8 @@ def pick(options: argparse.Namespace, name: str, full: int, quick: int) -> int:
 
 def _number(text: str) -> float:
     try:
+        if "_" in text:
+            raise ValueError("Python reads 1_000 as a number; files do not")
         return float(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"{text} is no number") from error

@@ -5,6 +5,7 @@ import dataclasses
 import json
 import shutil
 import uuid
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,6 +29,7 @@ from wfr_flows.cli.files import (
 from wfr_flows.cli.options import InputError
 from wfr_flows.cli.progress import Bars, Clock
 from wfr_flows.cli.settings import Settings
+from wfr_flows.cli.unfinished import Kept
 from wfr_flows.dynamics import Geometry, Trajectory, flow, time_grid
 from wfr_flows.measures import Distribution, Particles
 from wfr_flows.potentials import Potential
@@ -95,15 +97,20 @@ def _end(name: str, weights: str | None) -> Distribution:
     return measures.empirical(read_end(name, weights))
 
 
-def solve(problem: Problem, settings: Settings, out: Path, clock: Clock, console: Console) -> dict[str, Any]:
+def solve(
+    problem: Problem, settings: Settings, out: Path, clock: Clock, console: Console, kept: Kept
+) -> dict[str, Any]:
     """All stages; returns what is written to summary.json."""
     keys = iter(jax.random.split(jax.random.key(settings.seed), 8))
     geometry = Geometry(settings.alpha)
     with clock.stage("exact"):
         exact = jax.block_until_ready(_exact(next(keys), problem, settings))
     potential = potentials.resnet(problem.source.dim, width=settings.width)
-    params = jax.jit(potential.init)(next(keys))
-    params = _train(next(keys), problem, settings, potential, params, exact, clock, console)
+    begun = jax.jit(potential.init)(next(keys))
+    train_key = next(keys)
+    params = kept.trained(
+        lambda: _train(train_key, problem, settings, potential, begun, exact, clock, console)
+    )
     with clock.stage("generation and evaluation"):
         evaluate = jax.jit(lambda key, params: _evaluate(key, problem, potential, geometry, params))
         evaluation: Evaluation = jax.block_until_ready(evaluate(next(keys), params))
@@ -118,7 +125,7 @@ def solve(problem: Problem, settings: Settings, out: Path, clock: Clock, console
         run = _write_model(out, settings, params)
         _write_particles(out / "particles.npz", exact, evaluation)
         _write_figure(out / "geodesic.png", problem, exact, evaluation, settings.alpha)
-    summary = _summary(problem, settings, exact, evaluation, endpoint, clock)
+    summary = _summary(problem, settings, exact, evaluation, endpoint, clock) | kept.summary()
     summary["run"] = run
     write_json(out / "summary.json", summary)
     return summary
@@ -145,7 +152,8 @@ def _train(key, problem, settings, potential, params, exact, clock, console) -> 
     geometry = Geometry(settings.alpha)
     match = geodesics.matching(potential, geometry, exact.diracs)
     matching = geodesics.matching_method(match, training.cosine_muon(settings.matching_steps))
-    with clock.stage("matching"), Bars(console) as bars:
+    of_params, of_average = (attrgetter(name) for name in ("params", "average"))
+    with clock.stage("matching"), Bars(console) as bars, training.last_good(of_params, "matching"):
         bars.add("matching", settings.matching_steps)
         state = training.run(
             matching,
@@ -165,7 +173,7 @@ def _train(key, problem, settings, potential, params, exact, clock, console) -> 
         problem.target,
         lambda params, key: settings.matching_weight * match(params, key),
     )
-    with clock.stage("refinement"), Bars(console) as bars:
+    with clock.stage("refinement"), Bars(console) as bars, training.last_good(of_average, "refinement"):
         bars.add("refinement", settings.refinement_steps)
         return training.run(
             refinement,
@@ -204,7 +212,7 @@ def trained(directory: Path, settings: Settings, dim: int) -> Params:
     Raises:
       ValueError: no checkpoint there, or one of another model.
     """
-    start = jax.jit(potentials.resnet(dim, width=settings.width).init)(jax.random.key(0))
+    start = jax.eval_shape(potentials.resnet(dim, width=settings.width).init, jax.random.key(0))
     return training.restore(directory, start, _steps(settings))
 
 

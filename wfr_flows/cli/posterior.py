@@ -59,6 +59,10 @@ RESULTS = ("summary.json", "posterior.npz", "posterior.png", *model.FILES)
 
 _FEW = 100
 _FEW_DIMENSIONS = 20
+# Effective points, equal rows counted once, below which nothing is learned.
+_LEAST = 2
+# Resolution of log-likelihoods that they should have at least.
+_COARSE = 1e-2
 # In a full and in a quick run.
 _USUAL = {"matching_steps": (2000, 1000), "refinement_steps": (300, 100), "batch": (1024, 512)}
 _MANY = {name: (MANY_DIMENSIONS[name],) * 2 for name in _USUAL}
@@ -138,6 +142,7 @@ def run(options: argparse.Namespace) -> int:
     settings, out, clock = _settings(options, prior.position.shape[1]), options.out, Clock()
     check_directory(out)
     refuse_to_replace(out, (*RESULTS, "settings.json"), [options.file], ours=model.is_marked(out))
+    _check_spread(options, prior, log_likelihood)
     console = screen(options)
     shape = model.Shape(
         prior.position.shape[1], settings.width, settings.alpha, settings.num_steps, settings.float64
@@ -146,16 +151,16 @@ def run(options: argparse.Namespace) -> int:
     # Only differences count in training; the largest is 0, so that nothing is lost to single precision.
     shift = float(log_likelihood[np.isfinite(prior.log_weight)].max())
     likelihood = jnp.asarray(log_likelihood - shift, prior.log_weight.dtype)
-    with keeping(options, [options.file]):
+    with keeping(options, [options.file]) as kept:
         model.mark(out)
-        state = _learn(keys[0], prior, likelihood, shape, settings, clock, console)
+        state = kept.trained(lambda: _learn(keys[0], prior, likelihood, shape, settings, clock, console))
         with clock.stage("generation and evaluation"):
             assert state.learned is not None
             learned = model.Model(shape.dimension, shape.generator(), state.learned)
             evaluation = jax.block_until_ready(_evaluate(keys[1], learned, state.particles, settings.samples))
         with clock.stage("files"):
             _write_samples(out, learned, state.particles, evaluation.generated)
-        summary = _summary(options.file, settings, prior, state, shift, evaluation, clock)
+        summary = _summary(options.file, settings, prior, state, shift, evaluation, clock) | kept.summary()
         # The model last: one that is complete stands beside its own results.
         write_json(out / "summary.json", summary)
         model.save(out, shape, state.learned)
@@ -163,11 +168,12 @@ def run(options: argparse.Namespace) -> int:
         _report(console, summary, out)
     size = summary["effective_sample_size"]["data"] or 0.0
     if size < _FEW:
+        unknown = " and knows no spread in some directions" if size <= shape.dimension else ""
         complain(
-            f"all rests on {size:.3g} effective samples; give more, or samples nearer to the posterior with"
-            " their weights."
+            f"all rests on {size:.3g} effective samples{unknown}; give more, or samples nearer to the"
+            " posterior with their weights."
         )
-    return 0
+    return kept.exit_code()
 
 
 def _load(options: argparse.Namespace) -> tuple[Particles, np.ndarray]:
@@ -192,6 +198,26 @@ def _load(options: argparse.Namespace) -> tuple[Particles, np.ndarray]:
                 f"{path} is so wide that its variance overflows {prior.position.dtype}; rescale it."
             )
     return prior, values
+
+
+def _check_spread(options: argparse.Namespace, prior: Particles, values: np.ndarray) -> None:
+    """Refuse what leaves no spread to learn: placeholders, or less than two points that matter."""
+    path, name = options.file, options.log_likelihood
+    log_weight = np.asarray(prior.log_weight, np.float64) + values
+    best = np.max(values[np.isfinite(log_weight)])
+    if np.spacing(abs(best)) > _COARSE:
+        raise InputError(
+            f"{path}: the largest '{name}' is {best:.4g}, where double precision knows no differences of 1;"
+            " give log-likelihoods, not placeholders."
+        )
+    _, point = np.unique(np.asarray(prior.position), axis=0, return_inverse=True)
+    share = np.bincount(point.reshape(-1), np.exp(log_weight - log_weight.max()))
+    size = share.sum() ** 2 / np.sum(share**2)
+    if size < _LEAST:
+        raise InputError(
+            f"{path}: all rests on {size:.3g} effective points, which have no spread; give more samples, or"
+            " samples nearer to the posterior with their weights."
+        )
 
 
 def _said(full: int, quick: int) -> str:

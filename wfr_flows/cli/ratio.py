@@ -1,6 +1,7 @@
 """``wfr-flows ratio``: the logarithm of the density of one file over that of another, at given points."""
 
 import argparse
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -15,7 +16,8 @@ from wfr_flows.cli.options import InputError, add_out, count, pick, subcommand
 from wfr_flows.cli.progress import Bars, Clock
 from wfr_flows.cli.table import screen, show
 from wfr_flows.cli.unfinished import keeping
-from wfr_flows.typing import Array, Key
+from wfr_flows.refinement import LogRatio
+from wfr_flows.typing import Array, Key, Params
 
 DESCRIPTION = """\
 Estimate log b(x)/a(x), the densities of the normalised measures behind B and A, at the points of a file: by
@@ -62,14 +64,17 @@ def run(options: argparse.Namespace) -> int:
     clock, console = Clock(), screen(options)
     flow_key, ratio_key = jax.random.split(jax.random.key(options.seed))
     task = transport.standardised(source, target, np.inf)
-    with keeping(options, [options.source, options.target, options.at], beside=True):
+    with keeping(options, [options.source, options.target, options.at], beside=True) as kept:
         with clock.stage("flow"):
-            learned = transport.learn(flow_key, options, task, console)
+            params = kept.trained(lambda: transport.learn(flow_key, options, task, console))
+            learned = transport.Learned(transport.flow_field(options, task), params)
         with clock.stage("ratio"):
-            log_ratio = _learn(ratio_key, options, task, learned, console)
+            found = kept.trained(lambda: _learn(ratio_key, options, task, learned, console))
+            log_ratio = _everywhere(*found, task)
         with clock.stage("evaluation"):
             at_points = log_ratio(task.units(points).position)
-            summary = _summary(options, task, log_ratio, at_points) | {"seconds": clock.seconds}
+            summary = _summary(options, task, log_ratio, at_points) | kept.summary()
+            summary |= {"seconds": clock.seconds}
             with writing(options.out, "--out"):
                 write_points(options.out, np.asarray(points.position), log_ratio=at_points)
     rows = [
@@ -79,11 +84,11 @@ def run(options: argparse.Namespace) -> int:
         ("seconds", f"{sum(clock.seconds.values()):.1f}"),
     ]
     show(summary, rows, f"log ratio of {options.target} over {options.source}", options)
-    return 0
+    return kept.exit_code()
 
 
 def _learn(key: Key, options, task: transport.Task, learned: transport.Learned, console: Console):
-    """``x: [n, d] -> log b/a``, in the units of the task."""
+    """Function and parameters of the log-ratio, in the units of the task."""
     time = jnp.linspace(0.0, 1.0, _INTERVALS + 1)
     bridge = refinement.flow_bridge(
         learned.field, task.geometry, learned.params, task.source, task.target, time, batch=256, noise=_NOISE
@@ -91,7 +96,7 @@ def _learn(key: Key, options, task: transport.Task, learned: transport.Learned, 
     num_steps = pick(options, "ratio_steps", 1500, 300)
     with Bars(console) as bars:
         bars.add("ratio", num_steps)
-        log_ratio, params = refinement.fit_ratio(
+        return refinement.fit_ratio(
             key,
             transport.network(task.units.center.size, options.width),
             time,
@@ -99,6 +104,10 @@ def _learn(key: Key, options, task: transport.Task, learned: transport.Learned, 
             num_steps=num_steps,
             on_chunk=lambda chunk: bars.show("ratio", chunk.step, loss=chunk.info[0]),
         )
+
+
+def _everywhere(log_ratio: LogRatio, params: Params, task: transport.Task) -> Callable[[Array], np.ndarray]:
+    """``x: [n, d] -> log b/a``, in the units of the task."""
     evaluate = jax.jit(lambda x: jax.lax.map(lambda y: log_ratio(params, y), x, batch_size=_AT_ONCE))
 
     def at(position: Array) -> np.ndarray:

@@ -92,14 +92,14 @@ def run(options: argparse.Namespace) -> int:
     console, clock = screen(options), Clock()
     module = options.log_density.rpartition(":")[0]
     files = [name for name in (module, f"{module.replace('.', '/')}.py") if Path(name).is_file()]
-    with keeping(options, files):
+    with keeping(options, files) as kept:
         with clock.stage("flow"):
-            sample, energy = _flow(options, log_density, console)
+            sample, energy = kept.trained(lambda: _flow(options, log_density, console))
         with clock.stage("evaluation"):
             log_ratio = jax.jit(jax.vmap(log_density))(sample.particles.position) - sample.log_density
             weighed = jax.jit(inference.weigh)(sample.particles, log_ratio)
         summary = _summary(options, weighed, log_ratio, energy)
-        summary["seconds"] = clock.seconds
+        summary |= {"seconds": clock.seconds} | kept.summary()
         with making(options.out):
             write_arrays(
                 options.out / "samples.npz",
@@ -117,7 +117,7 @@ def run(options: argparse.Namespace) -> int:
         ("effective sample size", f"{summary['effective_sample_size']:.1f}"),
     ]
     show(summary, rows, f"Samples of {options.log_density}", options)
-    return 0
+    return kept.exit_code()
 
 
 def _load(name: str, dim: int) -> Callable[[Float[Array, " d"]], Scalar]:
@@ -163,14 +163,21 @@ def _flow(options: argparse.Namespace, log_density, console: Console) -> tuple[S
         pool = measures.with_moments(pool, jnp.zeros(dim), options.start**2 * jnp.eye(dim))
     sampled = jax.jit(lambda p: Sample(p, jax.vmap(source.log_density)(p.position)))  # pyright: ignore
     chunks = []
-    with Bars(console) as bars:
+    carry = jax.jit(lambda maps, sample: gradient_flows.carry(potential, maps, sample))
+
+    def drawn(_) -> tuple[Sample, list[float]]:
+        maps = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *(info.map for info in chunks))
+        found = carry(maps, sampled(source.sample(draw_key, options.samples)))
+        return found, np.concatenate([info.energy for info in chunks]).tolist()
+
+    with Bars(console) as bars, training.last_good(lambda state: drawn(state) if chunks else None):
         bars.add("JKO steps", steps)
 
         def on_chunk(chunk: training.Chunk) -> None:
             chunks.append(chunk.info)
             bars.show("JKO steps", chunk.step, energy=chunk.info.energy)
 
-        training.run(
+        state = training.run(
             method,
             key,
             jax.jit(method.init)((init_key, sampled(pool))),
@@ -179,10 +186,7 @@ def _flow(options: argparse.Namespace, log_density, console: Console) -> tuple[S
             chunk_size=1,
             on_chunk=on_chunk,
         )
-    maps = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *(info.map for info in chunks))
-    carry = jax.jit(lambda maps, sample: gradient_flows.carry(potential, maps, sample))
-    drawn = carry(maps, sampled(source.sample(draw_key, options.samples)))
-    return drawn, np.concatenate([info.energy for info in chunks]).tolist()
+    return drawn(state)
 
 
 def _summary(

@@ -1,9 +1,8 @@
 """``wfr-flows snapshots``: dynamics with growth through snapshots in time, from one table."""
 
 import argparse
-from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,32 +22,36 @@ from wfr_flows.cli.options import (
     pick,
     positive,
     subcommand,
+    width,
 )
 from wfr_flows.cli.progress import Bars, Clock
-from wfr_flows.cli.table import printed_as_json, screen
+from wfr_flows.cli.snapshots_task import Learned, Task, at_mass_1, at_the_points, carried, misfits
+from wfr_flows.cli.table import complain, printed_as_json, screen
+from wfr_flows.cli.times import inner_time, shown_time, time_units
 from wfr_flows.cli.unfinished import keeping
-from wfr_flows.cli.units import Units, units_of
-from wfr_flows.dynamics import Field, Geometry, Trajectory, batched, free_field, potential_field, windowed
+from wfr_flows.cli.units import units_of
+from wfr_flows.dynamics import Field, Geometry, Trajectory, free_field, potential_field, windowed
 from wfr_flows.geodesics import Chain
 from wfr_flows.measures import (
     Components,
     Particles,
     Snapshots,
+    Times,
     by_time,
     equally_weighted,
     padded,
     principal_components,
-    read_with_column,
+    read_with_times,
     write_annotated,
 )
-from wfr_flows.static import StaticResult
-from wfr_flows.typing import Array, Key, Params, Scalar
+from wfr_flows.typing import Array, Key, Params
 
 DESCRIPTION = """\
 Learn how points move and grow through snapshots in time, from a table with a column of times: certified
 Wasserstein-Fisher-Rao plans between neighbouring snapshots, and one field of velocity and growth matched to
 them without simulation, then refined by it. Masses are weights, or else numbers of points, relative to the
-first snapshot.
+first snapshot. Times are numbers, dates (days since the first), labels with one number in them (day 0, day 2)
+or ordered categories.
 
 Writes summary.json, cells.npz (velocity, growth and mass at every point of the table), trajectories.npz (the
 first snapshot carried through time), snapshots.png and the parameters in checkpoint/; for an AnnData table
@@ -57,32 +60,11 @@ files are along them, and center and basis, [d, k], stand beside them; velocitie
 """
 
 RESULTS = ("summary.json", "cells.npz", "trajectories.npz", "snapshots.png", "checkpoint", "cells.h5ad")
-_STEPS_IN_A_WINDOW = 16
-_ONE_SIDED = 1e-4
+# Share of the variance of all points that an automatic alpha has at least: below it, the error of a learned
+# potential over alpha is growth out of nothing.
+_LEAST_ALPHA = 0.01
 # Relative gaps of the plans.
 _GAP, _QUICK_GAP = 1e-4, 1e-3
-
-
-class Task(NamedTuple):
-    """The snapshots, along components if any, in units of their spread, and what brings them back."""
-
-    snapshots: Snapshots
-    geometry: Geometry
-    units: Units
-    components: Components | None
-
-    @property
-    def dim(self) -> int:
-        """Of what is learned."""
-        return self.snapshots.measure[0].position.shape[1]
-
-
-class Learned(NamedTuple):
-    """A field and its parameters, for a `Task`."""
-
-    field: Field
-    params: Params
-    chain: Chain
 
 
 def add_parser(commands) -> None:
@@ -103,7 +85,8 @@ def add_parser(commands) -> None:
         "--alpha",
         type=_positive_or_auto,
         default="auto",
-        help="length scale, or auto: the mean of W2² between neighbouring snapshots at mass 1 (default auto)",
+        help="length scale, or auto: the mean of W2² between neighbouring snapshots at mass 1, at least a"
+        " hundredth of the variance of all points (default auto)",
     )
     add("--field", choices=("potential", "free"), default="potential", help="one potential, or two networks")
     add("--joint", action="store_true", help="one field smooth in time, instead of one between snapshots")
@@ -114,7 +97,7 @@ def add_parser(commands) -> None:
         help="learn along K principal components, or auto: those that stand out of noise; the rest of a point"
         " stays with it (default: all coordinates)",
     )
-    add("--hold-out", type=float, metavar="TIME", help="leave this time out of training, and compare there")
+    add("--hold-out", metavar="TIME", help="leave this time out of training, and compare there")
     add_run(parser, "wfr-snapshots")
     add_resume(parser)
     tuning = parser.add_argument_group("tuning")
@@ -124,7 +107,7 @@ def add_parser(commands) -> None:
         type=count_or_zero,
         help="steps by simulation, which bring back particles that stray (200; quick 0: none)",
     )
-    tuning.add_argument("--width", type=count, default=32, help="width of the networks (32)")
+    tuning.add_argument("--width", type=width, default=32, help="width of the networks (32)")
     tuning.add_argument(
         "--num-particles", type=count, default=2900, help="of a snapshot for its plans, at most (2900)"
     )
@@ -133,31 +116,32 @@ def add_parser(commands) -> None:
 def run(options: argparse.Namespace) -> int:
     """Run the job; see `DESCRIPTION`."""
     check_directory(options.out)
-    snapshots = _load(options)
+    snapshots, times = _load(options)
     refuse_to_replace(options.out, RESULTS, (options.table,), ours=made_by(options.out, "snapshots"))
     clock, console = Clock(), screen(options)
     learn_key, chain_key = jax.random.split(jax.random.key(options.seed))
-    task = _task(options, snapshots)
-    seen = task.snapshots.without(options.hold_out) if options.hold_out is not None else task.snapshots
-    with keeping(options, [options.table]):
+    task = _task(options, snapshots, times)
+    with keeping(options, [options.table]) as kept:
         with clock.stage("plans"), told_in_one_sentence():
             chain = geodesics.chain(
                 chain_key,
-                *seen[:2],
+                task.time_units.node.tolist(),
+                task.seen.measure,
                 task.geometry,
                 num_particles=options.num_particles,
                 tolerance=_QUICK_GAP if options.quick else _GAP,
             )
             jax.block_until_ready(chain)
         with clock.stage("training"):
-            learned = _learn(learn_key, options, task, seen, chain, console)
+            params = kept.trained(lambda: _learn(learn_key, options, task, chain, console))
+            learned = Learned(_field(options, task), params, chain)
         with clock.stage("evaluation"):
-            trajectory = _carried(task, learned)
-            summary = _summary(options, task, learned, trajectory)
+            trajectory = carried(task, learned)
+            summary = _summary(options, task, learned, trajectory) | kept.summary()
         with clock.stage("files"):
             _write(options, task, learned, trajectory, summary | {"seconds": clock.seconds})
     _report(options, summary | {"seconds": clock.seconds}, console)
-    return 0
+    return kept.exit_code()
 
 
 def _positive_or_auto(text: str) -> float | str:
@@ -168,20 +152,20 @@ def _count_or_auto(text: str) -> int | str:
     return text if text == "auto" else count(text)
 
 
-def _load(options: argparse.Namespace) -> Snapshots:
+def _load(options: argparse.Namespace) -> tuple[Snapshots, Times]:
     with told_in_one_sentence():
-        points, times = read_with_column(options.table, options.time, weight=options.weights)
-        snapshots = by_time(points, times)
-    if options.hold_out is None:
-        return snapshots
-    if options.hold_out not in snapshots.time[1:-1]:
-        inner = ", ".join(f"{t:g}" for t in snapshots.time[1:-1]) or "none"
-        raise InputError(f"--hold-out {options.hold_out:g} is no time between the ends; those are: {inner}.")
-    return snapshots
+        points, times = read_with_times(options.table, options.time, weight=options.weights)
+        snapshots = by_time(points, times.value)
+    if times.label:
+        order = ", ".join(f"'{shown_time(t, times.label)}' at {t:.15g}" for t in snapshots.time)
+        complain(f"times by {times.unit}: {order}.")
+    return snapshots, times
 
 
-def _task(options: argparse.Namespace, snapshots: Snapshots) -> Task:
+def _task(options: argparse.Namespace, snapshots: Snapshots, times: Times) -> Task:
     """In units of all points together, and ``alpha`` too."""
+    hold_out = None if options.hold_out is None else inner_time(options.hold_out, snapshots.time, times.label)
+    seen = snapshots if hold_out is None else snapshots.without(hold_out)
     measures = snapshots.measure
     components = _components(options, jnp.concatenate([m.position for m in measures]))
     if components is not None:
@@ -190,7 +174,15 @@ def _task(options: argparse.Namespace, snapshots: Snapshots) -> Task:
     measures = [units(m) for m in measures]
     snapshots = snapshots._replace(measure=measures)
     alpha = _automatic_alpha(measures) if options.alpha == "auto" else options.alpha / units.spread**2
-    return Task(snapshots, Geometry(alpha, spherical=False), units, components)
+    return Task(
+        snapshots=snapshots,
+        geometry=Geometry(alpha, spherical=False),
+        units=units,
+        components=components,
+        time_units=time_units(seen.time, joint=options.joint),
+        label=times.label,
+        hold_out=hold_out,
+    )
 
 
 def _components(options: argparse.Namespace, position: Array) -> Components | None:
@@ -209,27 +201,27 @@ def _automatic_alpha(measures: list[Particles]) -> float:
     """Mean of ``W₂²`` between neighbours at mass 1: a typical way is then well within reach."""
     largest = max(measure.log_weight.size for measure in measures)
     same = [padded(measure, largest) for measure in measures]
-    solve = jax.jit(_at_mass_1(partial(static.wfr, alpha=jnp.inf, tolerance=1e-2)))
+    solve = jax.jit(at_mass_1(partial(static.wfr, alpha=jnp.inf, tolerance=1e-2)))
     alpha = float(np.mean([2 * solve(a, b) for a, b in zip(same, same[1:], strict=False)]))
-    if not alpha > 0:
-        raise InputError("neighbouring snapshots coincide, which leaves no length scale; give --alpha.")
-    return alpha
+    position = np.concatenate([np.asarray(measure.position, np.float64) for measure in measures])
+    least = _LEAST_ALPHA * float(np.sum(np.var(position, axis=0)))
+    if not least > 0:
+        raise InputError("all points are the same, which leaves no length scale; give --alpha.")
+    if alpha < least:
+        complain("neighbouring snapshots hardly differ; alpha is set to a hundredth of the variance.")
+    return max(alpha, least)
 
 
-def _at_mass_1(distance: Callable[[Particles, Particles], StaticResult]) -> Callable[..., Scalar]:
-    return lambda first, last: distance(first.normalise(), last.normalise()).value
-
-
-def _learn(
-    key: Key, options: argparse.Namespace, task: Task, seen: Snapshots, chain: Chain, console: Console
-) -> Learned:
-    dim = task.dim
+def _field(options: argparse.Namespace, task: Task) -> Field:
     one = (
-        potential_field(potentials.mlp(dim, width=options.width), task.geometry)
+        potential_field(potentials.mlp(task.dim, width=options.width), task.geometry)
         if options.field == "potential"
-        else free_field(dim, width=options.width)
+        else free_field(task.dim, width=options.width)
     )
-    field = one if options.joint else windowed(one, chain.time)
+    return one if options.joint else windowed(one, jnp.asarray(task.time_units.node))
+
+
+def _learn(key: Key, options: argparse.Namespace, task: Task, chain: Chain, console: Console) -> Params:
     steps = {
         "matching": pick(options, "matching_steps", 8000, 1000),
         "refinement": pick(options, "refinement_steps", 200, 0),
@@ -237,24 +229,16 @@ def _learn(
     with Bars(console) as bars:
         for phase in (phase for phase, num_steps in steps.items() if num_steps):
             bars.add(phase, steps[phase])
-        params = geodesics.fit_chain(
+        return geodesics.fit_chain(
             key,
-            field,
+            _field(options, task),
             task.geometry,
             chain,
-            seen.measure,
+            task.seen.measure,
             matching_steps=steps["matching"],
             refinement_steps=steps["refinement"],
             on_chunk=lambda phase, chunk: bars.show(phase, chunk.step, loss=chunk.info[0]),
         )
-    return Learned(field, params, chain)
-
-
-def _carried(task: Task, learned: Learned) -> Trajectory:
-    """The first snapshot through all times, those held out among them."""
-    times = jnp.asarray(task.snapshots.time, learned.chain.time.dtype)
-    carry = jax.jit(partial(geodesics.push, learned.field, task.geometry, num_steps=_STEPS_IN_A_WINDOW))
-    return carry(learned.params, task.snapshots.measure[0], times)
 
 
 def _summary(
@@ -274,10 +258,11 @@ def _summary(
         "dimension": (task.components or task.units).center.size,
         "components": task.dim,
         "time": snapshots.time,
+        "labels": [task.label[t] for t in snapshots.time] if task.label else None,
         "points": [measure.log_weight.size for measure in snapshots.measure],
         "mass": [float(m) for m in jax.jit(lambda many: [one.mass for one in many])(snapshots.measure)],
-        "hold_out": options.hold_out,
-        **_misfits(task, trajectory),
+        "hold_out": task.hold_out,
+        **misfits(task, trajectory),
         "action": float(jnp.sum(actions)) * unit,
         "certified_lower": float(jnp.sum(chain.lower)) * unit,
         "certified_upper": float(jnp.sum(chain.upper)) * unit,
@@ -287,58 +272,18 @@ def _summary(
     }
 
 
-def _misfits(task: Task, trajectory: Trajectory) -> dict[str, list[float]]:
-    """At every time but the first: ``W₁`` at mass 1 between what was carried there and the snapshot, mass."""
-    measures = task.snapshots.measure[1:]
-    largest = max(measure.log_weight.size for measure in measures)
-    solve = jax.jit(_at_mass_1(static.wasserstein_1))
-    distances, errors = [], []
-    for index, measure in enumerate(measures, start=1):
-        there = trajectory.at(index * (_STEPS_IN_A_WINDOW + 1) - 1)
-        distances.append(float(solve(there, padded(measure, largest))) * task.units.spread)
-        errors.append(abs(float(there.mass) / float(measure.mass) - 1))
-    return {"wasserstein_1": distances, "relative_mass_error": errors}
-
-
-def _at_the_points(task: Task, learned: Learned) -> dict[str, np.ndarray]:
-    """Velocity, growth and mass at every row of the table.
-
-    Where two windows meet, the mean of both. Mass is what a point of mass 1 has become at the next snapshot.
-    """
-    snapshots, last = task.snapshots, task.snapshots.time[-1]
-    rates_at, span = jax.jit(batched(learned.field)), last - snapshots.time[0]
-    total = sum(len(row) for row in snapshots.row)
-    velocity, growth, mass = (
-        np.empty((total, task.dim)),
-        np.empty(total),
-        np.ones(total),
-    )
-    push = jax.jit(partial(geodesics.push, learned.field, task.geometry, num_steps=_STEPS_IN_A_WINDOW))
-    largest = max(len(row) for row in snapshots.row)
-    for index, (now, measure, row) in enumerate(zip(*snapshots, strict=True)):
-        full = padded(measure._replace(log_weight=jnp.zeros_like(measure.log_weight)), largest)
-        sides = (now - _ONE_SIDED * span, now + _ONE_SIDED * span)
-        inside = [t for t in sides if snapshots.time[0] < t < last]
-        both = [rates_at(learned.params, jnp.asarray(t, full.position.dtype), full.position) for t in inside]
-        velocity[row] = np.mean([r.velocity for r in both], axis=0)[: len(row)] * task.units.spread
-        growth[row] = np.mean([r.growth for r in both], axis=0)[: len(row)]
-        if now < last:
-            window = jnp.asarray(snapshots.time[index : index + 2], full.position.dtype)
-            carried = push(learned.params, full._replace(log_weight=jnp.zeros(largest)), window)
-            mass[row] = np.exp(carried.log_weight[-1])[: len(row)]
-    return {"velocity": velocity, "growth": growth, "mass": mass}
-
-
 def _write(options, task: Task, learned: Learned, trajectory: Trajectory, summary: dict[str, Any]) -> None:
     from wfr_flows import plotting  # noqa: PLC0415  matplotlib is slow to import
 
     components = task.components
     along = {} if components is None else {name: np.asarray(x) for name, x in components._asdict().items()}
     back = task.units.back
-    at_points = _at_the_points(task, learned)
+    at_points = at_the_points(task, learned)
     snapshots = task.snapshots
     measures = [m._replace(position=back(m.position)) for m in snapshots.measure]
-    moved = trajectory._replace(position=back(trajectory.position))
+    moved = trajectory._replace(
+        position=back(trajectory.position), time=task.time_units.times(trajectory.time)
+    )
     order = np.concatenate(snapshots.row)
     position = np.concatenate([m.position for m in measures])[np.argsort(order)]
     times = np.repeat(snapshots.time, [len(row) for row in snapshots.row])[np.argsort(order)]
@@ -370,11 +315,17 @@ def _report(options: argparse.Namespace, summary: dict[str, Any], console: Conso
     for name in ("time", "points", "mass", "W₁", "relative mass error"):
         table.add_column(name, justify="right")
     misfits = zip(["", *summary["wasserstein_1"]], ["", *summary["relative_mass_error"]], strict=True)
+    label = dict(zip(summary["time"], summary["labels"] or (), strict=False))
     for index, (distance, error) in enumerate(misfits):
         held_out = " (held out)" if summary["time"][index] == summary["hold_out"] else ""
         shown = (f"{value:.4f}" if value != "" else "" for value in (distance, error))
         mass = f"{summary['mass'][index]:.4f}"
-        table.add_row(f"{summary['time'][index]:g}{held_out}", str(summary["points"][index]), mass, *shown)
+        table.add_row(
+            f"{shown_time(summary['time'][index], label)}{held_out}",
+            str(summary["points"][index]),
+            mass,
+            *shown,
+        )
     console.print(table)
     bounds = f"[{summary['certified_lower']:.4f}, {summary['certified_upper']:.4f}]"
     console.print(f"action {summary['action']:.4f}, certified between the snapshots {bounds}", markup=False)

@@ -14,6 +14,7 @@ from wfr_flows import metrics, potentials, refinement, static, training
 from wfr_flows.cli.directory import check_directory, made_by, making, refuse_to_replace
 from wfr_flows.cli.files import (
     check_dimensions,
+    check_mass,
     check_weights,
     read_end,
     told_in_one_sentence,
@@ -31,6 +32,7 @@ from wfr_flows.cli.options import (
     pick,
     positive_or_inf,
     subcommand,
+    width,
 )
 from wfr_flows.cli.progress import Bars, Clock
 from wfr_flows.cli.table import screen, show
@@ -107,7 +109,7 @@ def add_flow(parser) -> None:
     tuning = parser.add_argument_group("tuning")
     add = tuning.add_argument
     add("--pairs", choices=("independent", "optimal"), default="independent", help="to begin with")
-    add("--width", type=count, default=64, help="width of the networks (64)")
+    add("--width", type=width, default=64, help="width of the networks (64)")
     add("--matching-steps", type=count, help="of each of three rounds of matching (2000; quick 300)")
     add("--refinement-steps", type=count, help="of Q-flow (300; quick 30)")
     add("--batch", type=count, default=1024, help="points of either end in a step of Q-flow (1024)")
@@ -123,17 +125,18 @@ def run(options: argparse.Namespace) -> int:
     clock, console = Clock(), screen(options)
     learn_key, judge_key = jax.random.split(jax.random.key(options.seed))
     task = standardised(source, target, options.alpha)
-    with keeping(options, [options.source, options.target]):
+    with keeping(options, [options.source, options.target]) as kept:
         with clock.stage("training"):
-            learned = learn(learn_key, options, task, console)
+            params = kept.trained(lambda: learn(learn_key, options, task, console))
+            learned = Learned(flow_field(options, task), params)
         with clock.stage("evaluation"):
             there, back, inverse_error = both_ways(task, learned)
             summary = _summary(judge_key, options, task, there, back) | {"inverse_error": inverse_error}
-        summary |= {"seconds": clock.seconds}
+        summary |= {"seconds": clock.seconds} | kept.summary()
         with making(options.out):
             _write(options, task, learned, there, back, summary)
     show(summary, _rows(summary), f"Transport from {options.source} to {options.target}", options)
-    return 0
+    return kept.exit_code()
 
 
 def load(options: argparse.Namespace) -> tuple[Particles, Particles]:
@@ -157,11 +160,13 @@ def standardised(source: Particles, target: Particles, alpha: float) -> Task:
     return Task(units(source), units(target), geometry, units)
 
 
-def learn(key: Key, options: argparse.Namespace, task: Task, console: Console) -> Learned:
-    """The flow between the ends of a task."""
-    dim = task.units.center.size
-    potential = network(dim, options.width)
-    field = potential_field(potential, task.geometry)
+def flow_field(options: argparse.Namespace, task: Task) -> Field:
+    """The field that `learn` finds the parameters of."""
+    return potential_field(network(task.units.center.size, options.width), task.geometry)
+
+
+def learn(key: Key, options: argparse.Namespace, task: Task, console: Console) -> Params:
+    """Parameters of the flow between the ends of a task."""
     matching_steps = pick(options, "matching_steps", 2000, 300)
     refinement_steps = pick(options, "refinement_steps", 300, 30)
     pair_key, key = jax.random.split(key)
@@ -173,11 +178,11 @@ def learn(key: Key, options: argparse.Namespace, task: Task, console: Console) -
             loss = chunk.info[0] if phase == "matching" else jnp.sum(chunk.info.divergence, axis=1)
             bars.show(phase, chunk.step, loss=loss)
 
-        params = refinement.refine(
+        return refinement.refine(
             key,
-            field,
+            flow_field(options, task),
             task.geometry,
-            network(dim, options.width),
+            network(task.units.center.size, options.width),
             refinement.between(task.source, task.target),
             pairs=_optimal_pairs(pair_key, task) if options.pairs == "optimal" else None,
             matching_steps=matching_steps,
@@ -185,7 +190,6 @@ def learn(key: Key, options: argparse.Namespace, task: Task, console: Console) -
             batch=options.batch,
             on_chunk=tell,
         )
-    return Learned(field, params)
 
 
 def network(dim: int, width: int) -> Potential:
@@ -202,6 +206,8 @@ def both_ways(task: Task, learned: Learned) -> tuple[Trajectory, Trajectory, flo
 
 
 def _check_masses(options: argparse.Namespace, source: Particles, target: Particles) -> None:
+    check_mass(options.source, source)
+    check_mass(options.target, target)
     masses = float(source.mass), float(target.mass)
     if math.isinf(options.alpha) and not np.isclose(*masses, rtol=_EQUAL_MASSES):
         raise InputError(

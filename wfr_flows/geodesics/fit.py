@@ -13,7 +13,7 @@ from wfr_flows.geodesics.snapshots import Chain, chain_matching, push_misfit
 from wfr_flows.geodesics.uot_gen import Schedule, uot_gen
 from wfr_flows.measures import Distribution, Particles, spread_ends
 from wfr_flows.potentials import Potential
-from wfr_flows.training import Chunk, cosine_muon, run
+from wfr_flows.training import Chunk, Method, cosine_muon, last_good, run
 from wfr_flows.typing import Key, Params, Scalar
 
 _PLAN_TOLERANCE = 1e-3
@@ -47,23 +47,23 @@ def fit(
     Args:
       potential, geometry: the former of the dimension of both laws, the latter spherical.
       source, target: what `Distribution.spread` gives is learned from.
-      start: parameters to begin with; those of ``potential.init`` by default.
+      start: initial parameters, by default those of ``potential.init``.
       matching_steps, refinement_steps: of either phase; 0 leaves one out (and with matching, the plan).
       num_pairs, batch: particles of either end, at most, for the plan and in a refinement step.
-      action_weight, velocity_weight, average_decay, options: as in `uot_gen`.
-      matching_weight: of matching in the refinement: the more, the closer to a geodesic between the particles
-        of the plan, and the less exact the law.
-      learning_rate: of the refinement.
+      action_weight, velocity_weight, average_decay, learning_rate, options: of the refinement, see `uot_gen`.
+      matching_weight: of matching in refinement; more is closer to the plan's geodesic, less exact in law.
       on_chunk: called on the host as in `training.run`, after the name of the phase, matching or refinement.
+
+    Raises:
+      training.NonFiniteError: training diverged; its state is the last good parameters.
     """
     init_key, match_key, refine_key = jax.random.split(key, 3)
-    params = potential.init(init_key) if start is None else start
-    match = zero_loss
+    params, match = potential.init(init_key) if start is None else start, zero_loss
     if matching_steps > 0:
         plan_key, match_key = jax.random.split(match_key)
         plan = _diracs(*spread_ends(source, target, num_pairs)(plan_key), geometry.alpha)
         match = matching(potential, geometry, plan)
-        params = fit_matching(match_key, params, match, matching_steps, partial(on_chunk, "matching"))
+        params = _phase("matching", on_chunk, match_key, params, match, matching_steps)
     if refinement_steps == 0 or target.log_density is None:
         return params
     method = uot_gen(
@@ -77,8 +77,8 @@ def fit(
         velocity_weight=velocity_weight,
         **options,
     )
-    ends, tell = spread_ends(source, target, batch), partial(on_chunk, "refinement")
-    return run(method, refine_key, method.init(params), ends, refinement_steps, on_chunk=tell).average
+    ends = spread_ends(source, target, batch)
+    return _refined(method, refine_key, params, ends, refinement_steps, on_chunk)
 
 
 def fit_chain(
@@ -113,28 +113,55 @@ def fit_chain(
       weight_decay: a little keeps the field tame where there is no data.
       learning_rate: of the refinement.
       on_chunk: called on the host as in `training.run`, after the name of the phase, matching or refinement.
+
+    Raises:
+      training.NonFiniteError: training diverged; its state is the last good parameters.
     """
     init_key, match_key, refine_key = jax.random.split(key, 3)
     params = jax.jit(field.init)(init_key) if start is None else start
     match = chain_matching(field, geometry, chain, blur=blur)
     misfit = _scaled(misfit_weight, push_misfit(field, geometry, chain.time, snapshots))
-    params = fit_matching(
-        match_key,
-        params,
-        match,
-        matching_steps,
-        partial(on_chunk, "matching"),
-        weight_decay=weight_decay,
-    )
-    return fit_matching(
+    params = _phase("matching", on_chunk, match_key, params, match, matching_steps, weight_decay=weight_decay)
+    return _phase(
+        "refinement",
+        on_chunk,
         refine_key,
         params,
         lambda params, key: match(params, key) + misfit(params, key),
         refinement_steps,
-        partial(on_chunk, "refinement"),
         learning_rate=learning_rate,
         weight_decay=weight_decay,
+        # The first steps of Muon are as large as the later ones, and would scatter particles.
+        warmup=refinement_steps // 10,
     )
+
+
+def _phase(
+    phase: str,
+    on_chunk: Callable[[str, Chunk], None],
+    key: Key,
+    params: Params,
+    loss: Loss,
+    num_steps: int,
+    **options: Any,
+) -> Params:
+    """`fit_matching` under the name of a phase, for its reports and its failure."""
+    with last_good(lambda params: params, phase):
+        return fit_matching(key, params, loss, num_steps, partial(on_chunk, phase), **options)
+
+
+def _refined(
+    method: Method,
+    key: Key,
+    params: Params,
+    sample: Callable[[Key], tuple[Particles, Particles]],
+    num_steps: int,
+    on_chunk: Callable[[str, Chunk], None],
+) -> Params:
+    """The average of the parameters over the refinement."""
+    with last_good(lambda state: state.average, "refinement"):
+        state = method.init(params)
+        return run(method, key, state, sample, num_steps, on_chunk=partial(on_chunk, "refinement")).average
 
 
 def _scaled(factor: float, loss: Loss) -> Loss:

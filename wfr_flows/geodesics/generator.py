@@ -12,6 +12,7 @@ from wfr_flows.geodesics.fit import fit
 from wfr_flows.geodesics.generate import generate
 from wfr_flows.measures import Particles, Whitening, empirical, standard_normal, whitening
 from wfr_flows.potentials import Potential
+from wfr_flows.training import last_good
 from wfr_flows.typing import Array, Float, Key, Params, Scalar
 
 MANY_DIMENSIONS: dict[str, Any] = {
@@ -84,7 +85,9 @@ def generator(
       matching_weight, options: as in `fit`; see `MANY_DIMENSIONS`.
 
     Returns:
-      A `Generator`. ``learn`` compiles and runs two loops; ``sample`` and ``log_density`` are to be jitted.
+      A `Generator`. ``learn`` compiles and runs two loops, and where they diverge raises
+      `training.NonFiniteError`, whose state is the last good `Learned`; ``sample`` and ``log_density`` are to
+      be jitted.
     """
     learning = partial(
         fit,
@@ -114,14 +117,19 @@ def _learn(
     fit_key, normaliser_key = jax.random.split(key)
     seen = whitening(source)
     white = source._replace(position=seen(source.position)).normalise()
-    params = learning(
-        fit_key,
-        source=empirical(white),
-        target=standard_normal(seen.centre.size),
-        start=None if start is None else start.params,
-    )
-    many = standard_normal(seen.centre.size).spread(normaliser_key, _NORMALISER_PARTICLES)
-    return Learned(params, seen, normaliser(params, many))
+
+    def learned(params: Params) -> Learned:
+        many = standard_normal(seen.centre.size).spread(normaliser_key, _NORMALISER_PARTICLES)
+        return Learned(params, seen, normaliser(params, many))
+
+    with last_good(learned):
+        params = learning(
+            fit_key,
+            source=empirical(white),
+            target=standard_normal(seen.centre.size),
+            start=None if start is None else start.params,
+        )
+    return learned(params)
 
 
 def _sample(

@@ -18,7 +18,7 @@ from wfr_flows.static import (
     spherical_from_plain,
     spherical_travel,
 )
-from wfr_flows.training import Chunk, Method, cosine_muon, gradient_method, run
+from wfr_flows.training import Chunk, Method, cosine_muon, gradient_method, last_good, run
 from wfr_flows.typing import Array, ArrayLike, Float, Key, Params, Scalar
 
 Loss = Callable[[Params, Key], Scalar]
@@ -133,12 +133,17 @@ def fit_matching(
       match: of `matching`, or another loss that draws for itself.
       on_chunk: as in `training.run`.
       options: of `training.cosine_muon`.
+
+    Raises:
+      training.NonFiniteError: training diverged; its state is the last good parameters.
     """
     if num_steps == 0:
         return params
     method = matching_method(match, cosine_muon(num_steps, **options))
     state, chunk_size = method.init(params), min(num_steps, 250)
-    return run(method, key, state, lambda _: (), num_steps, chunk_size=chunk_size, on_chunk=on_chunk).params
+    with last_good(lambda state: state.params):
+        state = run(method, key, state, lambda _: (), num_steps, chunk_size=chunk_size, on_chunk=on_chunk)
+    return state.params
 
 
 def draw(keys: Key, total: Float[Array, " m"], num_times: int, num_pairs: int) -> tuple[Array, Array]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from wfr_flows.geodesics.generator import Generator, Learned
 from wfr_flows.measures import Particles, resample
+from wfr_flows.training import last_good
 from wfr_flows.typing import Array, Float, Key, Scalar
 
 LogLikelihood = Callable[[Float[Array, "n d"]], Float[Array, " n"]]
@@ -64,6 +65,7 @@ def update(
 
     Raises:
       ValueError: likelihoods that are NaN, infinite or zero at every particle, or of the wrong shape.
+      training.NonFiniteError: training diverged; its state is the `Online` of the last good model.
     """
     sample_key, resample_key, learn_key = jax.random.split(key, 3)
     particles = state.particles
@@ -79,7 +81,8 @@ def update(
     if resampled:
         particles = resample(resample_key, particles, particles.log_weight.size)
     log_evidence = state.log_evidence + jax.nn.logsumexp(log_weight)
-    learned = generator.learn(learn_key, particles, start=state.learned)
+    with last_good(lambda learned: Online(particles, log_evidence, size, learned)):
+        learned = generator.learn(learn_key, particles, start=state.learned)
     return Online(particles, log_evidence, size, learned)
 
 

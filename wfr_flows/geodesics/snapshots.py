@@ -17,6 +17,11 @@ from wfr_flows.numerics import running_total, simpson_weights
 from wfr_flows.static import Diracs, DiracState
 from wfr_flows.typing import Array, Float, Key, Params, Scalar
 
+# Far above the derivatives of a loss by a particle that is not lost, which are about its share of the mass.
+_LARGEST_DERIVATIVE = 1.0
+# Logarithm of a ratio of masses beyond which the misfit grows in proportion to it.
+_LARGEST_RATIO = 1.0
+
 # Windows are left by this share of their length, so that no stage of a step looks into the next one.
 _MARGIN = 1e-5
 
@@ -59,7 +64,8 @@ def chain(
       tolerance: relative gap of each plan.
 
     Raises:
-      ValueError: fewer than two snapshots, times that do not increase, dimensions or masses that do not fit.
+      ValueError: fewer than two snapshots, times that do not increase or that the precision cannot tell
+        apart, dimensions or masses that do not fit.
     """
     _check(time, snapshots, geometry)
     keys = jax.random.split(key, len(snapshots))
@@ -189,9 +195,11 @@ def push_misfit(
     """The loss of simulation: how far the first snapshot, carried through time, is from the others.
 
     It is the mean over later snapshots of the energy distance at mass 1 plus, unless the geometry is
-    spherical, the squared relative error of mass. What matching cannot see, particles that stray and are
-    carried on, it does. Some hundred steps on ``10 push_misfit + chain_matching`` from what matching learned
-    bring strays back, and the matching loss keeps the action at its minimum.
+    spherical, the squared relative error of mass (beyond ``e`` times the mass its tangent in the logarithm).
+    What matching cannot see, particles that stray and are carried on, it does. Some hundred steps on
+    ``10 push_misfit + chain_matching`` from what matching learned bring strays back, and the matching loss
+    keeps the action at its minimum. In reverse mode, the only one, derivatives by particles are clipped on
+    the way back, so that chaotic paths of strays leave them finite.
 
     Args:
       field, geometry: as for `chain_matching`.
@@ -204,22 +212,47 @@ def push_misfit(
     """
     _check(time, snapshots, geometry)
     nodes = jnp.asarray(time, snapshots[0].position.dtype)
+    tamed = Field(field.init, lambda params, t, x: field.rates(params, t, _tamed(x)))
     largest = min(num_particles, max(snapshot.log_weight.size for snapshot in snapshots))
 
     def misfit(there: Particles, here: Particles) -> Scalar:
         distance = energy_distance(there, here)
-        return distance if geometry.spherical else distance + (there.mass / here.mass - 1) ** 2
+        return distance if geometry.spherical else distance + _mass_misfit(there, here)
 
     def loss(params: Params, key: Key) -> Scalar:
         keys = jax.random.split(key, len(snapshots))
         few = [padded(thinned(k, s, largest), largest) for k, s in zip(keys, snapshots, strict=True)]
-        path = push(field, geometry, params, few[0], nodes, num_steps=num_steps)
+        path = push(tamed, geometry, params, few[0], nodes, num_steps=num_steps)
         there = (leaf[num_steps :: num_steps + 1] for leaf in (path.position, path.log_weight))
         here = jax.tree.map(lambda *leaves: jnp.stack(leaves), *few[1:])
         # Not vmap, under which XLA sums pairs several times slower where there is one window.
         return jnp.mean(jax.lax.map(lambda pair: misfit(*pair), (Particles(*there), here)))
 
     return loss
+
+
+def _mass_misfit(there: Particles, here: Particles) -> Scalar:
+    """``(r - 1)²`` of the ratio ``r`` of two masses up to ``r = e``, beyond it its tangent in ``log r``.
+
+    The square of a mass that strays have made grow overflows; the tangent is finite for every finite weight.
+    """
+    log_ratio = jax.nn.logsumexp(there.log_weight) - jax.nn.logsumexp(here.log_weight)
+    excess = jnp.expm1(jnp.minimum(log_ratio, _LARGEST_RATIO))
+    slope = 2 * (excess + 1) * excess
+    return excess**2 + slope * jnp.maximum(log_ratio - _LARGEST_RATIO, 0.0)
+
+
+@jax.custom_vjp
+def _tamed(x: Float[Array, " d"]) -> Float[Array, " d"]:
+    """The same point, whose derivatives are clipped."""
+    return x
+
+
+def _clipped(_, derivative: Float[Array, " d"]) -> tuple[Float[Array, " d"]]:
+    return (jnp.clip(derivative, -_LARGEST_DERIVATIVE, _LARGEST_DERIVATIVE),)
+
+
+_tamed.defvjp(lambda x: (x, None), _clipped)
 
 
 def window_actions(
@@ -275,6 +308,13 @@ def _check(time: Sequence[float] | Array, snapshots: Sequence[Particles], geomet
     if not np.all(np.diff(np.asarray(time)) > 0):
         raise ValueError(
             f"the times {np.asarray(time)} do not increase; sort the snapshots and join equal times."
+        )
+    exact = np.asarray(time, np.float64)
+    kept = exact.astype(snapshots[0].position.dtype).astype(np.float64)
+    if not np.allclose(np.diff(kept), np.diff(exact), rtol=1e-3, atol=0.0):
+        raise ValueError(
+            f"the times {exact.tolist()} lose digits in {snapshots[0].position.dtype}; subtract the first,"
+            " and give them in units of what lies between neighbours."
         )
     dims = {snapshot.position.shape[1] for snapshot in snapshots}
     if len(dims) > 1:

@@ -24,8 +24,10 @@ from wfr_flows.measures.particles import (
     thinned,
     with_moments,
 )
-from wfr_flows.measures.readers import read_particles, read_with_column, write_annotated
+from wfr_flows.measures.readers import read_particles, read_with_column, read_with_times, write_annotated
 from wfr_flows.measures.snapshots import Snapshots, by_time
+from wfr_flows.measures.tables import ReadingNote
+from wfr_flows.measures.times import Times, times_of
 from wfr_flows.measures.toys import (
     checkerboard,
     circles,
@@ -43,7 +45,9 @@ __all__ = [
     "Components",
     "Distribution",
     "Particles",
+    "ReadingNote",
     "Snapshots",
+    "Times",
     "Whitening",
     "barenblatt",
     "barenblatt_radius",
@@ -66,12 +70,14 @@ __all__ = [
     "principal_components",
     "read_particles",
     "read_with_column",
+    "read_with_times",
     "redrawing",
     "resample",
     "spread_ends",
     "standard_normal",
     "swissroll",
     "thinned",
+    "times_of",
     "two_spirals",
     "uniform_ball",
     "uniform_box",

@@ -1,14 +1,15 @@
 """Weighted samples from CSV, NPY, NPZ, Parquet and AnnData files."""
 
-import csv
 import importlib
-import itertools
+import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from wfr_flows.measures.particles import Particles, particles
+from wfr_flows.measures.tables import ReadingNote, read_table
+from wfr_flows.measures.times import Labels, Times, times_of
 
 WEIGHT_NAMES = ("weight", "weights", "log_weight")
 POSITION_NAMES = ("position", "positions", "x", "samples", "data")
@@ -17,8 +18,10 @@ POSITION_NAMES = ("position", "positions", "x", "samples", "data")
 def read_particles(path: str | Path, *, weight: str | None = None) -> Particles:
     """Read weighted samples from a file.
 
-    * **CSV**: one row a point, comma, semicolon or tab separated, with or without a header. A column
-      named ``weight``, ``weights`` or ``log_weight`` holds the weights; all others are coordinates.
+    * **CSV**: one row a point, columns separated by commas, semicolons, tabs or blanks, decimal points or
+      commas, with or without a header. A column named ``weight``, ``weights`` or ``log_weight`` holds the
+      weights; all others are coordinates, but row numbers in a first column without a name, or in the index
+      of a data frame, which are left out. `ReadingNote` warns of that, and of decimal commas and the like.
     * **NPY**: an array ``[n, d]`` or ``[n]``.
     * **Parquet**, as CSV with a header, and **AnnData** (``.h5ad``), whose points are ``obsm["X_pca"]`` or
       else ``X`` and whose columns are those of ``obs``: with the extra ``cells``.
@@ -34,8 +37,8 @@ def read_particles(path: str | Path, *, weight: str | None = None) -> Particles:
       `Particles`, with the weights as they stand in the file (not normalised).
 
     Raises:
-      ValueError: a file that is missing, empty, truncated, not of these kinds, or not a measure. The
-        message names the file and the remedy.
+      ValueError: a file that is missing, empty, truncated, not of these kinds, that can be read in two ways,
+        has two columns of one name, or is not a measure. The message names the file and the remedy.
     """
     return _read(path, weight, None)[0]
 
@@ -57,7 +60,7 @@ def read_with_column(
       ValueError: as `read_particles`, and where the file has no such numbers.
     """
     measure, values = _read(path, weight, column)
-    assert values is not None
+    values = np.asarray(values.text if isinstance(values, Labels) else values)
     if values.dtype.kind not in "fiu" or values.shape != measure.log_weight.shape:
         raise ValueError(
             f"{path}: '{column}' has dtype {values.dtype} and shape {values.shape}; give one real number"
@@ -66,7 +69,33 @@ def read_with_column(
     return measure, values.astype(np.float64)
 
 
-def _read(path: str | Path, weight: str | None, column: str | None) -> tuple[Particles, np.ndarray | None]:
+def read_with_times(path: str | Path, column: str, *, weight: str | None = None) -> tuple[Particles, Times]:
+    """Read weighted samples and the time of each, as `read_particles` does.
+
+    Args:
+      path: a table, an NPZ or an AnnData file.
+      column: name of the column or array ``[n]`` of times: numbers, dates, or labels, see `times_of`.
+      weight: as in `read_particles`.
+
+    Returns:
+      `Particles` and their `Times`.
+
+    Raises:
+      ValueError: as `read_particles`, and for times that have no order.
+    """
+    measure, found = _read(path, weight, column)
+    assert found is not None
+    if not isinstance(found, Labels) and found.shape != measure.log_weight.shape:
+        raise ValueError(
+            f"{path}: '{column}' has shape {found.shape}; give one time per point,"
+            f" {measure.log_weight.shape}."
+        )
+    return measure, times_of(found, name=f"{path}: '{column}'")
+
+
+def _read(
+    path: str | Path, weight: str | None, column: str | None
+) -> tuple[Particles, np.ndarray | Labels | None]:
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"{path} is not a file; give a CSV, NPY or NPZ file.")
@@ -115,33 +144,8 @@ def _load(path: Path) -> np.ndarray | dict[str, np.ndarray]:
 
 
 def _read_csv(path: Path, weight: str | None, column: str | None):
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not text; give a CSV file in UTF-8.") from error
-    delimiter = max(",;\t", key=text.split("\n", 1)[0].count)
-    try:
-        rows = [
-            row for row in csv.reader(text.splitlines(), delimiter=delimiter) if any(c.strip() for c in row)
-        ]
-    except csv.Error as error:
-        raise ValueError(f"{path} is no CSV file ({error}); repair it.") from error
-    if not rows:
-        raise ValueError(f"{path} holds no rows; give a file with at least one point.")
-    header = [] if all(_is_number(cell) for cell in rows[0]) else [cell.strip() for cell in rows.pop(0)]
-    if any(_is_number(cell) for cell in header):
-        raise ValueError(f"{path}, row 1 mixes numbers and words; give numbers, or a header of names.")
-    if not rows:
-        raise ValueError(f"{path} holds no rows after its header; give a file with at least one point.")
-    width = len(header or rows[0])
-    for line, row in enumerate(rows, start=2 if header else 1):
-        if len(row) != width:
-            raise ValueError(f"{path}, row {line}: {len(row)} columns where {width} are expected; repair it.")
-        wrong = next((cell for cell in row if not _is_number(cell)), None)
-        if wrong is not None:
-            raise ValueError(f"{path}, row {line}: '{wrong}' is no number; repair or remove the row.")
-    table = np.array(list(itertools.chain.from_iterable(rows)), dtype=float).reshape(len(rows), width)
-    return _split(path, header, table, weight, column)
+    table = read_table(path, column)
+    return _split(path, table.header, table.number, weight, column, table.text)
 
 
 def _read_parquet(path: Path, weight: str | None, column: str | None):
@@ -150,11 +154,18 @@ def _read_parquet(path: Path, weight: str | None, column: str | None):
         table = parquet.read_table(path)
     except Exception as error:  # pyarrow raises several kinds for damaged files
         raise ValueError(f"{path} is truncated or no Parquet file ({error}); write it again.") from error
+    text = None
     for name in table.column_names:
-        if table[name].null_count or not _is_numeric(str(table[name].type)):
+        if name == column and not _is_numeric(str(table[name].type)) and not table[name].null_count:
+            text = np.array(table[name].to_pylist())
+        elif table[name].null_count or not _is_numeric(str(table[name].type)):
             raise ValueError(f"{path}: column '{name}' holds no or missing numbers; repair or remove it.")
-    columns = [table[name].to_numpy().astype(float) for name in table.column_names]
-    return _split(path, table.column_names, np.column_stack(columns), weight, column)
+    nothing = np.full(table.num_rows, np.nan)
+    columns = [
+        nothing if text is not None and name == column else one.to_numpy().astype(float)
+        for name, one in zip(table.column_names, table.columns, strict=True)
+    ]
+    return _split(path, table.column_names, np.column_stack(columns), weight, column, text)
 
 
 def _read_anndata(path: Path, weight: str | None, column: str | None):
@@ -168,10 +179,18 @@ def _read_anndata(path: Path, weight: str | None, column: str | None):
     position = data.obsm.get("X_pca", data.X)
     position = np.asarray(position.toarray() if hasattr(position, "toarray") else position, float)
     try:
-        values, extra = (data.obs[key].to_numpy().astype(float) if key else None for key in (name, column))
+        values = data.obs[name].to_numpy().astype(float) if name else None
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{path}: '{name or column}' holds no numbers ({error}); convert it.") from error
-    return position, name, values, extra
+        raise ValueError(f"{path}: '{name}' holds no numbers ({error}); convert it.") from error
+    return position, name, values, _observed(data.obs[column]) if column else None
+
+
+def _observed(column) -> np.ndarray | Labels:
+    """Numbers, dates or labels in a data frame, with the order of the categories where they have one."""
+    if getattr(column.dtype, "ordered", False):
+        return Labels(column.astype(str).to_numpy(), tuple(map(str, column.cat.categories)))
+    values = np.asarray(column.astype(column.cat.categories.dtype) if hasattr(column, "cat") else column)
+    return values.astype(str) if values.dtype.kind == "O" else values
 
 
 def write_annotated(
@@ -206,20 +225,41 @@ def _is_numeric(kind: str) -> bool:
     return kind.startswith(("int", "uint", "float", "double", "halffloat", "decimal"))
 
 
-def _split(path: Path, header: list[str], table: np.ndarray, weight: str | None, column: str | None):
-    """Coordinates, weights and the one more column of a table."""
+def _split(
+    path: Path,
+    header: list[str],
+    table: np.ndarray,
+    weight: str | None,
+    column: str | None,
+    text: np.ndarray | None,
+):
+    """Coordinates, weights and the one more column of a table, which may be text."""
+    twice = next((name for name in header if header.count(name) > 1), None)
+    if twice is not None:
+        raise ValueError(f"{path} has two columns named '{twice}'; rename or remove one of them.")
     name = _weight_name(path, header, weight)
     _check_column(path, header, column, name)
     taken = [header.index(key) for key in (name, column) if key]
     values, extra = (table[:, header.index(key)] if key else None for key in (name, column))
-    return np.delete(table, taken, axis=1), name, values, extra
+    taken += [at for at, key in enumerate(header) if at not in taken and _is_index(path, key, at, table)]
+    return np.delete(table, taken, axis=1), name, values, extra if text is None else text
+
+
+def _is_index(path: Path, name: str, at: int, table: np.ndarray) -> bool:
+    """Whether a column holds the row numbers that data frames are written with, which are no coordinate."""
+    if not (name.startswith("__index_level_") or (at == 0 and name in ("", "Unnamed: 0"))):
+        return False
+    values = table[:, at]
+    if (values != np.round(values)).any() or len(np.unique(values)) < len(values):
+        raise ValueError(f"{path}: column {at + 1} has no name and holds no row numbers; name or remove it.")
+    said = f"{path}: column {at + 1}, which has no name, holds row numbers and is left out."
+    warnings.warn(said, ReadingNote, stacklevel=2)
+    return True
 
 
 def _weight_name(path: Path, names: list[str], wanted: str | None) -> str:
     if wanted is not None and wanted not in names:
         raise ValueError(f"{path} has no weights '{wanted}'; it has {names or 'no header'}.")
-    if any(names.count(name) > 1 for name in ((wanted,) if wanted else WEIGHT_NAMES)):
-        raise ValueError(f"{path} has a weight column twice; keep one of them.")
     found = [name for name in WEIGHT_NAMES if name in names]
     if wanted is None and len(found) > 1:
         raise ValueError(f"{path} has several weights, {found}; keep one of them.")
@@ -231,18 +271,8 @@ def _check_column(path: Path, names: list[str], column: str | None, weight: str)
         return
     if column not in names:
         raise ValueError(f"{path} has no '{column}'; it has {names or 'no header'}.")
-    if names.count(column) > 1:
-        raise ValueError(f"{path} has '{column}' twice; keep one of them.")
     if column == weight:
         raise ValueError(f"{path}: '{column}' cannot be the weights as well; name another column.")
-
-
-def _is_number(cell: str) -> bool:
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return True
 
 
 _READERS = {

@@ -30,7 +30,7 @@ def snapshots(data: Snapshots, trajectory: Trajectory, position: np.ndarray, gro
     line = position.shape[1] == 1
     colours = times(len(data.time))
     for now, measure, (_, colour) in zip(data.time, data.measure, colours, strict=True):
-        left.scatter(*_plane(measure.position, now), s=6, color=colour, linewidths=0, label=f"t = {now:g}")
+        left.scatter(*_plane(measure.position, now), s=6, color=colour, linewidths=0, label=f"t = {now:.15g}")
     left.set(title="snapshots")
     left.legend(frameon=False, markerscale=2)
     _paths(figure, middle, trajectory)

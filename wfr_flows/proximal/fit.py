@@ -17,7 +17,7 @@ from wfr_flows.proximal.carry import EULER
 from wfr_flows.proximal.method import proximal
 from wfr_flows.proximal.start import Lines, optimal_lines, straight_lines
 from wfr_flows.proximal.straighten import straighten
-from wfr_flows.training import Chunk, Method, MinimaxState, NonFiniteError, cosine_muon
+from wfr_flows.training import Chunk, Method, MinimaxState, cosine_muon, last_good
 from wfr_flows.typing import Key
 
 _START_RATE = 1e-2
@@ -112,11 +112,8 @@ def _started(
     on_chunk: Callable[[Chunk], None],
 ) -> MinimaxState:
     match = straight_lines(field, lines)
-    try:
+    with last_good(lambda params: method.init((params, state.inner)), "start"):
         params = fit_matching(key, state.outer, match, steps, on_chunk, learning_rate=_START_RATE)
-    except NonFiniteError as error:
-        good = method.init((error.state.params, state.inner))
-        raise NonFiniteError(error.step, good) from error
     return method.init((params, state.inner))
 
 
@@ -131,8 +128,7 @@ def _straightened(
 ) -> MinimaxState:
     if steps == 0:
         return state
-    try:
+    # Half-way straightened lines are no better than those before.
+    with last_good(lambda _: state, "straightening"):
         average = straighten(key, field, state.average, source, steps, on_chunk=on_chunk, **way)
-    except NonFiniteError as error:
-        raise NonFiniteError(error.step, state) from error
     return state._replace(average=average)

@@ -16,7 +16,7 @@ from wfr_flows.refinement.density_ratio import LogRatio, density_ratio, log_rati
 from wfr_flows.refinement.pairs import flow_matching, flow_pairs, independent_pairs
 from wfr_flows.refinement.q_flow import Ends, QParams, init_params, q_flow
 from wfr_flows.static import Diracs
-from wfr_flows.training import Chunk, Method, cosine_muon, run
+from wfr_flows.training import Chunk, Method, cosine_muon, last_good, run
 from wfr_flows.typing import Array, Float, Key, Params
 
 Draw = Callable[[Key, int], Ends]
@@ -72,6 +72,9 @@ def refine(
       num_pairs, matching_steps, learning_rate: of matching. With 0 steps ``start`` is refined as it is.
       refinement_steps, batch, refinement_rate, ratio_rate, options: of `q_flow`; 0 steps leave it out.
       on_chunk: called on the host as in `training.run`, after the name of the phase, matching or refinement.
+
+    Raises:
+      training.NonFiniteError: training diverged; its state is the last good parameters.
     """
     init_key, pair_key, refine_key, *keys = jax.random.split(key, rounds + 4)
     params = jax.jit(field.init)(init_key) if start is None else start
@@ -126,13 +129,18 @@ def fit_ratio(
       bridge: see `flow_bridge` and `linear_bridge`.
       num_steps, learning_rate, weight_decay: of `training.cosine_muon`.
       on_chunk: as in `training.run`.
+
+    Raises:
+      training.NonFiniteError: training diverged; its state is what would be returned, of the last good state.
     """
     init_key, train_key = jax.random.split(key)
     optimiser = cosine_muon(num_steps, learning_rate, weight_decay=weight_decay)
     method = density_ratio(ratio, time, optimiser, num_nodes=num_nodes, average_decay=0.98)
     state = method.init(jax.jit(ratio.init)(init_key))
-    state = run(method, train_key, state, bridge, num_steps, on_chunk=on_chunk)
-    return log_ratio(ratio, time, num_nodes=num_nodes), state.average
+    value = log_ratio(ratio, time, num_nodes=num_nodes)
+    with last_good(lambda state: (value, state.average), "the ratio"):
+        state = run(method, train_key, state, bridge, num_steps, on_chunk=on_chunk)
+    return value, state.average
 
 
 def _straightened(
@@ -153,7 +161,8 @@ def _straightened(
         now = own_pairs(params, *draw(draw_key)) if index else pairs
         match = flow_matching(field, geometry, now)
         tell = partial(on_chunk, "matching")
-        params = fit_matching(match_key, params, match, num_steps, tell, learning_rate=learning_rate)
+        with last_good(lambda params: params, "matching"):
+            params = fit_matching(match_key, params, match, num_steps, tell, learning_rate=learning_rate)
     return params
 
 
@@ -167,4 +176,5 @@ def _corrected(
     on_chunk: Callable[[str, Chunk], None],
 ) -> Params:
     state, tell = method.init(params), partial(on_chunk, "refinement")
-    return run(method, key, state, lambda k: draw(k, batch), num_steps, on_chunk=tell).flow.average
+    with last_good(lambda state: state.flow.average, "refinement"):
+        return run(method, key, state, lambda k: draw(k, batch), num_steps, on_chunk=tell).flow.average

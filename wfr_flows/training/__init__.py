@@ -1,7 +1,7 @@
 """Scan-based training of immutable trees: methods, saddle points, optimisers, the loop, checkpoints."""
 
 from wfr_flows.training.checkpoint import CheckpointError, latest_step, restore, save
-from wfr_flows.training.loop import Chunk, NonFiniteError, run
+from wfr_flows.training.loop import Chunk, NonFiniteError, last_good, run
 from wfr_flows.training.method import LossFn, Method, TrainState, begin, descend, gradient_method, is_finite
 from wfr_flows.training.minimax import AscentFn, DescentFn, MinimaxInfo, MinimaxState, ShowFn, minimax
 from wfr_flows.training.optimisers import cosine_adam, cosine_muon
@@ -25,6 +25,7 @@ __all__ = [
     "descend",
     "gradient_method",
     "is_finite",
+    "last_good",
     "latest_step",
     "minimax",
     "restore",

@@ -1,6 +1,7 @@
 """One training loop: scanned chunks, and between them progress, checkpoints and the non-finite guard."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -20,16 +21,34 @@ class NonFiniteError(FloatingPointError):
 
     Attributes:
       step: the step that did, counted from 0.
-      state: the state before it, still good.
+      state: the state before it, still good; from a function that returns something else, what it would have
+        returned after that state.
+      phase: name of the part of a training that the step is counted in, or nothing.
     """
 
-    def __init__(self, step: int, state: PyTree):
+    def __init__(self, step: int, state: PyTree, phase: str = ""):
+        where = f" of {phase}" if phase else ""
         super().__init__(
-            f"training turned non-finite at step {step}; the state before it is kept."
+            f"training turned non-finite at step {step}{where}; the state before it is kept."
             " Lower the learning rate, or look for extreme values in the data."
         )
         self.step = step
         self.state = state
+        self.phase = phase
+
+
+@contextmanager
+def last_good(result: Callable[[PyTree], Any], phase: str = "") -> Iterator[None]:
+    """Within the body, `NonFiniteError` carries ``result(state)`` in place of the last good state.
+
+    Args:
+      result: of the state that the error carries otherwise; what the body would have led to from there.
+      phase: name of the body, for the message, unless the error has one.
+    """
+    try:
+        yield
+    except NonFiniteError as error:
+        raise NonFiniteError(error.step, result(error.state), error.phase or phase) from error
 
 
 class Chunk(NamedTuple):

@@ -1,7 +1,7 @@
 """Trainings that go on where an interrupted process left them."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -17,7 +17,7 @@ _RECORDS: ContextVar[tuple[Path, float, list["Record"]] | None] = ContextVar("re
 
 
 @contextmanager
-def resumable(directory: str | Path, *, seconds: float = 5.0) -> Iterator[None]:
+def resumable(directory: str | Path, *, seconds: float = 5.0) -> Iterator[Callable[[], int]]:
     """Within the body every `run` keeps its state and infos in the directory, and goes on from what is there.
 
     Runs are told apart by their order, the first in ``directory/0``. As a run depends on its arguments alone,
@@ -28,13 +28,16 @@ def resumable(directory: str | Path, *, seconds: float = 5.0) -> Iterator[None]:
       directory: made at the first save.
       seconds: between saves, which happen between chunks. An exception in the body saves all that was done.
 
+    Yields:
+      A function without arguments that returns the number of good steps so far, of all runs together.
+
     Raises:
       CheckpointError: on the way, where a checkpoint does not fit the run.
     """
-    records = []
+    records: list[Record] = []
     token = _RECORDS.set((Path(directory), seconds, records))
     try:
-        yield
+        yield lambda: sum(record.step for record in records)
     except BaseException:
         for record in records:
             record.save()
@@ -48,11 +51,12 @@ class Record:
 
     Attributes:
       begun: whether there is something to restore.
+      step: number of good steps done.
     """
 
     def __init__(self, folder: Path | None = None, seconds: float = 0.0):
         self._folder, self._seconds, self._saved_at = folder, seconds, time.monotonic()
-        self._step, self._state, self._infos, self._saved = 0, None, [], True
+        self.step, self._state, self._infos, self._saved = 0, None, [], True
         self._last = None if folder is None else latest_step(folder)
         self.begun = self._last is not None
 
@@ -64,7 +68,7 @@ class Record:
         infos = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((step, *leaf.shape), leaf.dtype), info)
         like = {"state": jax.tree.map(jnp.asarray, state), "info": infos}
         found = jax.tree.map(jnp.asarray, restore(self._folder, like, step))
-        self._step, self._state, self._infos = step, found["state"], [found["info"]]
+        self.step, self._state, self._infos = step, found["state"], [found["info"]]
         return step, found["state"], found["info"]
 
     def add(self, step: int, state: PyTree, info: PyTree) -> None:
@@ -72,7 +76,7 @@ class Record:
         if self._folder is None:
             return
         # Nothing is lost where nothing was done.
-        self._step, self._state, self._saved = step, state, step == 0
+        self.step, self._state, self._saved = step, state, step == 0
         self._infos.append(jax.tree.map(np.asarray, info))
         if time.monotonic() - self._saved_at > self._seconds:
             self.save()
@@ -82,7 +86,7 @@ class Record:
         if self._saved or self._folder is None:
             return
         infos = jax.tree.map(lambda *leaves: np.concatenate(leaves), *self._infos)
-        save(self._folder, self._step, {"state": self._state, "info": infos})
+        save(self._folder, self.step, {"state": self._state, "info": infos})
         self._infos, self._saved, self._saved_at = [infos], True, time.monotonic()
 
 
