@@ -68,9 +68,7 @@ def kalman_filter(model: LinearGaussian, num_particles: int = 1024) -> Method:
         transition, drifted, spread = moments_after(centred, now.time - state.time)
         shift, factor = transition @ state.shift + drifted, transition @ state.factor
         factor = _factor(factor @ factor.T + spread)
-        shift, factor, log_evidence = _updated(
-            centred, shift, factor, now._replace(value=now.value - clean)
-        )
+        shift, factor, log_evidence = _updated(centred, shift, factor, now._replace(value=now.value - clean))
         cloud = standard_normal(dim).spread(key, num_particles)
         cloud = with_moments(cloud, jnp.zeros_like(shift), jnp.eye(dim, dtype=shift.dtype))
         apart = shift + jnp.dot(cloud.position, factor.T, precision="highest")
