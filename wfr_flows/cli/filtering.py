@@ -260,17 +260,17 @@ def _warn(options: argparse.Namespace, found: Filtered) -> None:
         worst = int(coarse.argmax())
         if coarse[worst] > 1:
             complain(
-                f"the law at time {found.time[worst]:g} or before it is sharper than the grid, whose nodes are"
-                f" {coarse[worst]:.2g} of its deviations apart, and deviations and evidence are wrong; give a"
-                " narrower --interval, or take --method wfr."
+                f"the law at time {found.time[worst]:g} or before it is sharper than the grid, whose nodes"
+                f" are {coarse[worst]:.2g} of its deviations apart, and deviations and evidence are wrong;"
+                " give a narrower --interval, or take --method wfr."
             )
     rounding = np.asarray(found.rounding)
     worst = int(rounding.argmax())
     if rounding[worst] > _ROUNDED:
         complain(
             f"at time {found.time[worst]:g} neighbouring numbers of {found.log_evidence.dtype} are"
-            f" {rounding[worst]:.2g} standard deviations of the state apart; subtract an origin from the states"
-            " and observations, or set JAX_ENABLE_X64=1."
+            f" {rounding[worst]:.2g} standard deviations of the state apart; subtract an origin from the"
+            " states and observations, or set JAX_ENABLE_X64=1."
         )
 
 

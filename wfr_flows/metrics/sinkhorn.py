@@ -68,11 +68,10 @@ def sinkhorn_divergence(
     """``OT_ε(a, b) - ½OT_ε(a, a) - ½OT_ε(b, b)`` with cost ``½|x - y|²``, ``ε = blur²``.
 
     The debiased divergence of Feydy et al. (2019), never negative, and ``½W₂²`` in the limit of no blur.
-    ``OT_ε`` is the transport cost plus ``ε KL(γ|a⊗b)``. The part ``½|x̄ - ȳ|²`` of the means is exact; for the
-    rest ``ε`` is halved from the squared extent of the data down to ``blur²``, where overrelaxed iterations on
-    the dual potentials (Lehmann et al., 2021) go on until the plan has the right marginals. Both ends times
-    10, with a blur times 10, have 100 times the divergence. Compares the probability measures; linear memory.
-    First derivatives alone are right: the plan counts as fixed in them.
+    ``OT_ε`` is the transport cost plus ``ε KL(γ|a⊗b)``. Overrelaxed iterations on the dual potentials
+    (Lehmann et al., 2021), with ``ε`` halved from the squared extent of the data down, go on until the plan
+    has the right marginals. Both ends times 10, with a blur times 10, have 100 times the divergence. Compares
+    the probability measures; linear memory. First derivatives alone are right: the plan counts as fixed.
 
     Args:
       a, b: ``[n, d]`` and ``[m, d]`` weighted particles.
@@ -82,8 +81,8 @@ def sinkhorn_divergence(
       max_iterations: at the last ``ε``; it takes more of them, the smaller the blur is next to the extent.
 
     Returns:
-      A `SinkhornDivergence`. Where it has not ``converged``, give a greater ``blur`` or ``max_iterations``, or
-      double precision: iterations end before the greatest number where rounding stops them.
+      A `SinkhornDivergence`. Where it has not ``converged``, give a greater ``blur``, more
+      ``max_iterations``, or double precision: iterations end early where rounding stops them.
 
     Raises:
       ValueError: dimensions that differ, or a ``blur`` that is not positive.
@@ -93,48 +92,46 @@ def sinkhorn_divergence(
         raise ValueError(f"blur is {blur}; give a length > 0.")
     a, b = centred(a, b)
     a_mean, b_mean = moments(a)[0], moments(b)[0]
-    # Of measures of mean 0 the potentials are small, and keep their digits.
-    everything = jnp.concatenate([a.position - a_mean, b.position - b_mean])
-    unit = jnp.linalg.norm(jnp.ptp(jax.lax.stop_gradient(everything), axis=0))
+    # Of measures of mean 0 the potentials are small, and keep their digits; the means add ½|x̄ - ȳ|².
+    a, b = (m._replace(position=m.position - mean) for m, mean in ((a, a_mean), (b, b_mean)))
+    unit = jnp.linalg.norm(jnp.ptp(jax.lax.stop_gradient(jnp.concatenate([a.position, b.position])), axis=0))
     unit = jnp.where(unit > 0, unit, 1.0)
-    epsilon = (blur / unit) ** 2
-    a, b = (m._replace(position=(m.position - mean) / unit) for m, mean in ((a, a_mean), (b, b_mean)))
+    a, b = (m._replace(position=m.position / unit) for m in (a, b))
     fixed_a, fixed_b = jax.lax.stop_gradient((a, b))
+    epsilon = (blur / unit) ** 2
     cross, within_a, within_b = (
-        _settled(
-            sweep,
-            _Pair(jnp.zeros_like(x.log_weight), jnp.zeros_like(y.log_weight)),
-            x,
-            y,
-            epsilon,
-            tolerance,
-            max_iterations,
-        )
+        _settled(sweep, x, y, epsilon, tolerance, max_iterations)
         for sweep, x, y in (
             (_between(fixed_a, fixed_b), fixed_a, fixed_b),
             (_within(fixed_a), fixed_a, fixed_a),
             (_within(fixed_b), fixed_b, fixed_b),
         )
     )
-
-    def at(points: Particles, other: Particles, potential: Array) -> Array:
-        # One more half-step, whose derivative along the points is that of the whole: the rest is optimal.
-        return _softmin(points.position, jax.lax.stop_gradient(other), potential, epsilon)
-
-    def apart(points: Particles, other: Particles, one: Array, across: Array, inner: Array) -> Scalar:
-        # The mean of the potential before and after the half-step: errors of first order cancel.
-        after = at(points, other, across) - at(points, points, inner)
-        half = jax.lax.stop_gradient(0.5 * (one - inner - after))
-        return jnp.sum(points.weight * after) + jax.lax.stop_gradient(jnp.sum(points.weight * half))
-
-    value = apart(a, b, cross.pair.first, cross.pair.second, within_a.pair.first)
-    value += apart(b, a, cross.pair.second, cross.pair.first, within_b.pair.first)
+    value = _share(a, b, cross.pair.first, cross.pair.second, within_a.pair.first, epsilon)
+    value += _share(b, a, cross.pair.second, cross.pair.first, within_b.pair.first, epsilon)
+    worst = jnp.maximum(cross.error, jnp.maximum(within_a.error, within_b.error))
     return SinkhornDivergence(
         value=0.5 * jnp.sum((a_mean - b_mean) ** 2) + unit**2 * value,
         marginal_error=cross.error,
-        converged=jnp.maximum(cross.error, jnp.maximum(within_a.error, within_b.error)) <= tolerance,
+        converged=worst <= tolerance,
         iterations=cross.count,
     )
+
+
+def _share(
+    points: Particles, other: Particles, one: Array, across: Array, inner: Array, epsilon: Scalar
+) -> Scalar:
+    """One measure's part of the divergence, from potentials of both and of it alone.
+
+    One more half-step has the derivative of the whole along the points: the rest is optimal. In the mean of
+    the potential before and after it, errors of first order cancel.
+    """
+    fixed, seen = jax.lax.stop_gradient((points, other))
+    after = _softmin(points.position, seen, across, epsilon) - _softmin(
+        points.position, fixed, inner, epsilon
+    )
+    half = jax.lax.stop_gradient(0.5 * (one - inner - after))
+    return jnp.sum(points.weight * after) + jnp.sum(fixed.weight * half)
 
 
 def _between(a: Particles, b: Particles) -> Sweep:
@@ -169,14 +166,13 @@ def _misplaced(measure: Particles, change: Array, epsilon: ArrayLike) -> Scalar:
 
 def _settled(
     sweep: Sweep,
-    start: _Pair,
     a: Particles,
     b: Particles,
     smallest: Scalar,
     tolerance: float,
     max_iterations: int,
 ) -> _Search:
-    """Sweeps from ``ε = 1`` down, in units of the extent, and at the smallest until the marginals are right."""
+    """Sweeps from ``ε = 1``, the squared extent, down, and at the smallest until the marginals are right."""
 
     def several(pair: _Pair, epsilon: ArrayLike, relaxation: ArrayLike, count: int) -> tuple[_Pair, Scalar]:
         def body(_: Array, now: tuple[_Pair, Scalar]) -> tuple[_Pair, Scalar]:
@@ -203,6 +199,7 @@ def _settled(
         )
 
     one = jnp.ones_like(smallest)
+    start = _Pair(jnp.zeros_like(a.log_weight), jnp.zeros_like(b.log_weight))
     pair, _ = jax.lax.while_loop(lambda state: state[1] > smallest, shrink, (start, one))
     begin = _Search(pair, jnp.inf * one, jnp.inf * one, one, jnp.zeros((), bool), jnp.zeros((), jnp.int32))
     return jax.lax.while_loop(lambda now: ~now.settled & (now.count < max_iterations), look, begin)

@@ -72,17 +72,7 @@ def grid_filter(
     def step(key: Key, state: GridState, now: Observations) -> tuple[GridState, Filtered]:
         del key
         x = state.particles.position
-        size = (now.time - state.time) / num_steps
-
-        def forward(mass: Array, index: Scalar) -> tuple[Array, None]:
-            at = state.time + (index + 1) * size
-            lower, middle, upper = _generator(model, at, x[:, 0], apart)
-            solved = jax.lax.linalg.tridiagonal_solve(
-                -size * lower, 1 - size * middle, -size * upper, mass[:, None]
-            )
-            return solved[:, 0], None
-
-        mass, _ = jax.lax.scan(forward, state.particles.weight, jnp.arange(num_steps, dtype=x.dtype))
+        mass = _predicted(model, state, now.time, num_steps, apart)
         predicted = Particles(x, jnp.log(jnp.maximum(mass, jnp.finfo(mass.dtype).tiny))).normalise()
         particles, log_evidence = reweighted(predicted, log_likelihoods(model, x, now))
         coarseness = _coarseness(particles)
@@ -98,6 +88,23 @@ def grid_filter(
         )
 
     return Method(init, step)
+
+
+def _predicted(
+    model: StateSpace, state: GridState, end: Scalar, num_steps: int, apart: float
+) -> Float[Array, " n"]:
+    """Masses of the cells after implicit steps to a later time."""
+    x, size = state.particles.position[:, 0], (end - state.time) / num_steps
+
+    def forward(mass: Array, index: Scalar) -> tuple[Array, None]:
+        at = state.time + (index + 1) * size
+        lower, middle, upper = _generator(model, at, x, apart)
+        solved = jax.lax.linalg.tridiagonal_solve(
+            -size * lower, 1 - size * middle, -size * upper, mass[:, None]
+        )
+        return solved[:, 0], None
+
+    return jax.lax.scan(forward, state.particles.weight, jnp.arange(num_steps, dtype=x.dtype))[0]
 
 
 def _check_nodes(low: float, high: float, num_nodes: int, dtype: jnp.dtype) -> None:
