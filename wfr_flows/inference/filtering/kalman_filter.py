@@ -34,8 +34,8 @@ def kalman_filter(model: LinearGaussian, num_particles: int = 1024) -> Method:
     The gain is ``K = P Hᵀ S⁻¹`` with ``S = H P Hᵀ + R``; the covariance ``(I - KH) P (I - KH)ᵀ + K R Kᵀ``, by
     its Cholesky factor ``L``: an orthogonal matrix turns ``[[R^½, H L], [0, L]]`` into the lower triangle
     ``[[S^½, 0], [K S^½, L']]`` (Kailath, Sayed, Hassibi, 2000, section 12.4). Sharp sensors then leave no
-    negative variances, and as all is computed about the mean of the model, states around 1e6 lose no digits of
-    the covariance and the evidence.
+    negative variances, and as all is computed about the mean of the model, states around 1e6 lose no digits
+    of the covariance and the evidence.
 
     Args:
       model: linear.
