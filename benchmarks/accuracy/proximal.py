@@ -153,7 +153,8 @@ def judged(options, key: jax.Array, generate, target: Distribution) -> dict:
     """Distances of ``generate(noise, num_steps)`` to fresh samples, in the plane."""
     keys, size = jax.random.split(key), options.samples
     few = min(2000, size)
-    normal, divergence = measures.standard_normal(target.dim), jax.jit(metrics.sinkhorn_divergence)
+    normal = measures.standard_normal(target.dim)
+    divergence = jax.jit(lambda a, b: metrics.sinkhorn_divergence(a, b).value)
     noise = [normal.sample(k, few) for k in jax.random.split(keys[0], PAIRS)]
     fresh = [target.spread(k, few) for k in jax.random.split(keys[1], PAIRS)]
     moved = {n: [generate(each, n) for each in noise[: PAIRS if n == 5 else COMPARED]] for n in STEPS}
@@ -181,7 +182,7 @@ def floors(name: str, size: int) -> dict:
     keys = jax.random.split(jax.random.key(1), PAIRS + 1)
     many, fresh = [draw(k, size) for k in keys[:2]], [draw(k, few) for k in keys]
     return {
-        "sinkhorn_floor": float(jax.jit(metrics.sinkhorn_divergence)(*many)),
+        "sinkhorn_floor": float(jax.jit(metrics.sinkhorn_divergence)(*many).value),
         "floor": np.mean([optimal_cost(a.position, b.position) for a, b in pairwise(fresh)]).item(),
     }
 

@@ -115,7 +115,7 @@ def growth(options, alpha: float, seed: int) -> dict:
             "mass_sought": SHARE,
             "action": found.action,
             "exact_action": exact,
-            "sinkhorn": jax.jit(metrics.sinkhorn_divergence)(moved, fresh),
+            "sinkhorn": jax.jit(metrics.sinkhorn_divergence)(moved, fresh).value,
             "effective_share": moved.effective_sample_size / 2000,
         }
     ) | {"seconds": seconds}

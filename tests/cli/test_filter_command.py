@@ -213,3 +213,19 @@ def test_flows_refuse_noise_that_depends_on_the_state(files, capsys):
     )
     assert command(files, model="scaled.py") == 2
     assert "--method bootstrap" in refusal(capsys)
+
+
+def test_laws_that_the_precision_or_the_grid_cannot_hold_are_told(files, capsys):
+    sharp = LINEAR.replace("0.5 * one", "1e-6 * one")
+    (files / "sharp.py").write_text(sharp)
+    more = ["--method", "grid", "--interval", "-5", "5", "--num-steps", "20"]
+    assert command(files, *more, model="sharp.py") == 0
+    assert "sharper than the grid" in capsys.readouterr().err
+    (files / "exact.py").write_text(LINEAR.replace("0.5 * one", "0 * one"))
+    assert command(files, "--method", "kalman", model="exact.py", out="none") == 2
+    assert "error, the covariance of the sensor's noise" in refusal(capsys)
+    far = LINEAR.replace("-one, jnp.zeros(1), one", "0 * one, jnp.zeros(1), 1e-3 * one")
+    (files / "far.py").write_text(far.replace("jnp.zeros(1), one)", "jnp.full(1, 1e14), 1e-3 * one)"))
+    (files / "far.csv").write_text("time,y\n0.5,100000000000000\n")
+    assert command(files, "--method", "kalman", model="far.py", seen="far.csv", out="far") == 0
+    assert "subtract an origin" in capsys.readouterr().err

@@ -178,3 +178,103 @@ def test_grids_hold_the_initial_law():
     # A jump of the density between nodes is no loss of mass.
     box = measures.uniform_box(jnp.zeros(1), jnp.ones(1))
     filtering.grid_filter(model._replace(initial=box), -5.0, 9.0, num_nodes=50)
+
+
+def still(offset, *, error, dtype=jnp.float32):
+    """A state that hardly moves, around an offset: ``N(offset, 1/4)`` and a small diffusion."""
+    one = jnp.ones((1, 1), dtype)
+    return LinearGaussian(
+        0 * one, jnp.zeros(1, dtype), 0.1 * one, one, error * one, jnp.full(1, offset, dtype), 0.25 * one
+    )
+
+
+@pytest.mark.parametrize("method", ["kalman", "bootstrap"])
+def test_states_far_from_zero_keep_their_digits_in_single_precision(method):
+    """Kalman's formulas by hand, with values that floats around 1e6 hold exactly."""
+    offset, variance, mean, expected = 1e6, 0.25, 0.0, []
+    for value in (0.5, 1.0):
+        variance += 0.01
+        total = variance + 1.0
+        evidence = -0.5 * np.log(2 * np.pi * total) - 0.5 * (value - mean) ** 2 / total
+        mean += variance / total * (value - mean)
+        variance /= total
+        expected.append((offset + mean, np.sqrt(variance), evidence))
+    with jax.enable_x64(False):
+        model = still(offset, error=1.0)
+        data = filtering.observations([1.0, 2.0], [offset + 0.5, offset + 1.0])
+        filters = {
+            "kalman": lambda: filtering.kalman_filter(model, 2048),
+            "bootstrap": lambda: filtering.particle_filter(model.state_space(), 20_000, num_steps=10),
+        }
+        found = filtering.assimilate(filters[method](), jax.random.key(0), data)
+        means, deviations, evidences = np.transpose(expected)
+        exact = method == "kalman"
+        np.testing.assert_allclose(found.mean[:, 0], means, atol=0.0625)
+        np.testing.assert_allclose(found.standard_deviation[:, 0], deviations, rtol=2e-3 if exact else 1e-2)
+        np.testing.assert_allclose(found.log_evidence, evidences, rtol=1e-5 if exact else 1e-2)
+        np.testing.assert_allclose(found.rounding, 2**-23 * 1e6 / deviations, rtol=1e-2)
+
+
+def test_sensors_far_sharper_than_rounding_leave_no_negative_variance():
+    with jax.enable_x64(False):
+        drift = jnp.array([[-0.3, 1.0], [-1.0, -0.3]])
+        eye, see = jnp.eye(2), jnp.array([[1.0, 0.5]])
+        model = LinearGaussian(drift, jnp.zeros(2), 0.5 * eye, see, 1e-12 * jnp.eye(1), jnp.zeros(2), eye)
+        data = filtering.observations([1.0, 2.0], [0.5, 1.0])
+        found = filtering.assimilate(filtering.kalman_filter(model), jax.random.key(0), data)
+        np.testing.assert_allclose(found.mean @ see[0], [0.5, 1.0], atol=1e-5)
+    with jax.enable_x64(True):
+        wide = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), model)
+        data = filtering.observations([1.0, 2.0], [0.5, 1.0])
+        exact = filtering.assimilate(filtering.kalman_filter(wide), jax.random.key(0), data)
+    np.testing.assert_allclose(found.standard_deviation, exact.standard_deviation, rtol=1e-4)
+    np.testing.assert_allclose(found.log_evidence, exact.log_evidence, rtol=1e-5)
+
+
+def test_grids_tell_when_a_law_is_too_sharp_for_them():
+    """The coarseness is the distance of nodes over the deviation, also of two sharp modes far apart."""
+
+    def coarseness(function, deviation):
+        law, sensor = measures.standard_normal(1), filtering.gaussian_sensor(deviation, function)
+        model = filtering.state_space(law, sensor, drift=lambda t, x: -x, noise=1.0)
+        method = filtering.grid_filter(model, -6.0, 6.0, num_nodes=601, num_steps=5)
+        data = filtering.observations([1.0, 2.0], [1.0, np.nan])
+        return filtering.assimilate(method, jax.random.key(0), data).coarseness
+
+    np.testing.assert_allclose(coarseness(lambda x: x, 0.05), 0.02 / 0.05, rtol=1e-2)
+    np.testing.assert_allclose(coarseness(lambda x: x**2, 0.1), 0.02 / 0.05, rtol=1e-2)
+    # Far too sharp, also for the prediction that begins there.
+    assert (coarseness(lambda x: x, 0.003) > 2).all()
+    with jax.enable_x64(False), pytest.raises(ValueError, match="subtract an origin"):
+        filtering.grid_filter(still(1e6, error=1.0).state_space(), 1e6 - 5, 1e6 + 5)
+
+
+def test_covariances_that_are_not_positive_definite_are_refused():
+    model = still(0.0, error=1.0)
+    for name, value in (("error", jnp.zeros((1, 1))), ("covariance", jnp.zeros((1, 1)))):
+        for builder in (filtering.kalman_filter, LinearGaussian.state_space):
+            with pytest.raises(ValueError, match=f"{name}, .*eigenvalue 0; give a positive"):
+                builder(model._replace(**{name: value}))
+
+
+def test_results_mapped_over_the_noise_of_the_sensor():
+    """Means and deviations of mapped results, down to a noise whose square is 0 in single precision."""
+    with jax.enable_x64(False):
+        data = filtering.observations([1.0, 2.0], [0.5, 1.0])
+
+        def run(deviation):
+            law, sensor = measures.standard_normal(1), filtering.gaussian_sensor(deviation)
+            model = filtering.state_space(law, sensor, drift=lambda t, x: -x, noise=1.0)
+            return filtering.assimilate(
+                filtering.particle_filter(model, 200, num_steps=4), jax.random.key(0), data
+            )
+
+        noise = jnp.array([0.3, 1.0, 1e-20])
+        found = jax.jit(jax.vmap(run))(noise)
+        assert np.isfinite(found.mean).all()
+        for k in range(2):
+            alone = run(noise[k])
+            np.testing.assert_allclose(found.mean[k], alone.mean, rtol=1e-4)
+            np.testing.assert_allclose(found.standard_deviation[k], alone.standard_deviation, rtol=1e-4)
+        slope = jax.vmap(jax.grad(lambda s: run(s).mean.sum() + run(s).log_evidence.sum()))(noise[:2])
+        assert np.isfinite(slope).all()

@@ -138,3 +138,12 @@ def test_scikit_learn_missing_is_said(monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
     with pytest.raises(ValueError, match="needs scikit-learn"):
         inference.fetch_labelled("anything")
+
+
+def test_features_far_from_zero_are_standardised_in_single_precision():
+    features = np.float32(1e6 + np.random.default_rng(0).normal(size=(2000, 1)))
+    with jax.enable_x64(False):
+        table = inference.Labelled(jnp.asarray(features), jnp.zeros(2000, jnp.int32))
+        found = inference.standardised(table, table).features
+    exact = np.asarray(features, np.float64)
+    np.testing.assert_allclose(found, (exact - exact.mean()) / exact.std(), atol=1e-5)

@@ -209,3 +209,40 @@ def test_a_density_of_many_points_is_refused(model):
     several = jax.vmap(model.log_density)
     with pytest.raises(ValueError, match="log_density"):
         inference.sample_by_importance(jax.random.key(0), several, measures.standard_normal(2), 10)
+
+
+def test_laplace_in_any_unit_of_the_parameters():
+    """A Gaussian whose deviations differ by twelve orders of magnitude, in single precision."""
+    with jax.enable_x64(False):
+        factor = np.diag([1e6, 1e-6, 1.0]) @ np.array([[1.0, 0.0, 0.0], [0.5, 1.0, 0.0], [0.0, -0.7, 1.0]])
+        inverse, mode = jnp.asarray(np.linalg.inv(factor)), jnp.array([2e6, -3e-6, 1.0])
+
+        def log_density(x):
+            return -0.5 * jnp.sum((inverse @ (x - mode)) ** 2)
+
+        found = jax.jit(lambda: inference.laplace(log_density, jnp.zeros(3)))()
+        assert found.converged
+        np.testing.assert_allclose(found.mode, mode, rtol=1e-4)
+        unit, expected = np.array([1e6, 1e-6, 1.0]), factor @ factor.T
+        np.testing.assert_allclose(
+            found.covariance / unit / unit[:, None], expected / unit / unit[:, None], atol=1e-3
+        )
+        np.testing.assert_allclose(found.log_evidence, 1.5 * np.log(2 * np.pi), rtol=1e-4)
+
+
+def test_a_regression_with_a_feature_in_millions():
+    """Both approximations in single precision agree with double precision."""
+    random = np.random.default_rng(0)
+    features = random.normal(size=(100, 2))
+    label = (features @ [1.0, -1.0] + 0.3 * random.logistic(size=100) > 0).astype(int)
+
+    def found():
+        model = inference.logistic_regression(features * [1e6, 1.0], label)
+        start = jnp.zeros(model.dim)
+        return inference.laplace(model.log_density, start), inference.nested_laplace(model.log_density, start)
+
+    exact = jax.jit(found)()
+    with jax.enable_x64(False):
+        for single, double in zip(jax.jit(found)(), exact, strict=True):
+            assert single.converged
+            np.testing.assert_allclose(single.log_evidence, double.log_evidence, atol=1e-3)

@@ -35,3 +35,16 @@ def test_flat_clouds_and_single_points_are_finite():
     np.testing.assert_allclose(measures.whitening(point)(jnp.array([2.0, 1.0])), [1.0, 0.0])
     line = Particles(jnp.array([[0.0, 0.0], [1.0, 0.0]]), jnp.zeros(2))
     assert all(np.isfinite(leaf).all() for leaf in measures.whitening(line))
+
+
+def test_coordinates_of_any_unit_and_far_from_zero_are_whitened(key):
+    """Also in single precision: unit deviations around 1e6 beside deviations of a million."""
+    scale, centre = np.array([1.0, 1e6, 1e-3]), np.array([1e6, 0.0, 1.0])
+    z = np.asarray(measures.standard_normal(3).spread(key, 500).position)
+    with jax.enable_x64(False):
+        cloud = measures.particles(z * scale + centre)
+        seen = measures.whitening(cloud)
+        position = np.asarray(cloud.position, np.float64)
+        np.testing.assert_allclose(seen.centre, position.mean(axis=0), rtol=1e-6, atol=1)
+        np.testing.assert_allclose(np.diagonal(seen.factor), position.std(axis=0), rtol=1e-3)
+        np.testing.assert_allclose(np.std(seen(cloud.position), axis=0), 1.0, rtol=1e-3)

@@ -9,8 +9,8 @@ import pytest
 import scipy.stats
 from helpers import directional_difference, numerical_gradient, random_like, single_precision
 
-from wfr_flows.measures import Particles, particles
-from wfr_flows.metrics import energy_distance, mmd, samples, sliced_wasserstein
+from wfr_flows.measures import Particles, moments, particles
+from wfr_flows.metrics import energy_distance, kernel_density, mmd, samples, sliced_wasserstein
 from wfr_flows.numerics import blocks as numerics_blocks
 
 KEY = jax.random.key(3)
@@ -237,7 +237,37 @@ def test_no_projection_is_refused():
         sliced_wasserstein(KEY, *_clouds(), num_projections=0)
 
 
-def test_an_unbiased_value_needs_two_particles():
+def test_a_measure_on_one_particle_counts_as_that_point():
     one, b = _clouds(n=1)
-    values = jax.jit(lambda a, b: (mmd(a, b), energy_distance(a, b, unbiased=True), energy_distance(a, b)))
-    np.testing.assert_array_equal(np.isnan(values(one, b)), [True, True, False])
+    values = jax.jit(lambda a, b: (mmd(a, b), energy_distance(a, b, unbiased=True)))
+    heavy = Particles(jnp.tile(one.position, (3, 1)) + 1.0, jnp.array([-800.0, 0.0, -800.0]))
+    alone = Particles(one.position + 1.0, jnp.zeros(1))
+    x, y, w = (np.asarray(z) for z in (alone.position, b.position, b.normalise().weight))
+    across = np.linalg.norm(x - y, axis=1)
+    inner = np.linalg.norm(y[:, None] - y, axis=2)
+    rest = 1 - np.sum(w**2)
+    kernels = 1 + (np.sum(np.outer(w, w) * np.exp(-(inner**2))) - np.sum(w**2)) / rest
+    expected = kernels - 2 * w @ np.exp(-(across**2)), 2 * w @ across - w @ inner @ w / rest
+    for measure in (heavy, alone):
+        np.testing.assert_allclose(values(measure, b), expected, rtol=1e-10)
+        slope = jax.grad(lambda m: mmd(m, b) + energy_distance(m, b, unbiased=True))(measure)
+        assert all(np.isfinite(leaf).all() for leaf in slope)
+
+
+def test_digits_far_from_zero_in_single_precision():
+    """Against the same rounded positions in double precision."""
+    x, y = np.random.default_rng(0).normal(size=(2, 300, 2)) + 1e5
+    x, y = np.float32(x), np.float32(1.2 * (y - 1e5) + 1e5)
+    distances = {
+        "energy": energy_distance,
+        "unbiased": lambda a, b: energy_distance(a, b, unbiased=True),
+        "mmd": lambda a, b: mmd(a, b, scale=0.7),
+        "sliced": lambda a, b: sliced_wasserstein(KEY, a, b, num_projections=8),
+        "kernels": lambda a, b: kernel_density(a)(b.position[0]),
+        "spread": lambda a, b: moments(a)[1][0, 1],
+    }
+    for name, function in distances.items():
+        expected = function(particles(x), particles(y))
+        with jax.enable_x64(False):
+            found = function(particles(x), particles(y))
+        np.testing.assert_allclose(found, expected, rtol=2e-4, atol=2e-6, err_msg=name)

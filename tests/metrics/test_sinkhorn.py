@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import ot
 import pytest
+import scipy.special
 
 from tests.helpers import numerical_gradient
 from wfr_flows import measures, metrics
@@ -16,7 +17,8 @@ BLUR = 0.4
 
 @pytest.fixture(scope="module")
 def divergence():
-    return jax.jit(partial(metrics.sinkhorn_divergence, blur=BLUR, tolerance=1e-13, max_iterations=3000))
+    found = jax.jit(partial(metrics.sinkhorn_divergence, blur=BLUR, tolerance=1e-13, max_iterations=3000))
+    return lambda a, b: found(a, b).value
 
 
 @pytest.fixture
@@ -25,7 +27,7 @@ def clouds():
     return measures.particles(x, np.arange(5.0)), measures.particles(y + 1, [3.0, 1, 1, 2, 1])
 
 
-def smoothed(a, b):
+def smoothed(a, b, blur=BLUR):
     """``OT_ε`` of POT: cost plus ``ε KL(γ|a⊗b)``."""
     a, b = (
         measures.Particles(
@@ -39,8 +41,8 @@ def smoothed(a, b):
         np.exp(b.log_weight) / np.exp(b.log_weight).sum(),
     )
     cost = 0.5 * ot.dist(a.position, b.position)
-    plan = ot.sinkhorn(p, q, cost, BLUR**2, method="sinkhorn_log", numItermax=5000, stopThr=1e-12)
-    return np.sum(plan * cost) + BLUR**2 * np.sum(plan * np.log(plan / np.outer(p, q)))
+    plan = ot.sinkhorn(p, q, cost, blur**2, method="sinkhorn_log", numItermax=20_000, stopThr=1e-12)
+    return np.sum(plan * cost) + blur**2 * np.sum(scipy.special.rel_entr(plan, np.outer(p, q)))
 
 
 def test_agrees_with_pot_on_weighted_clouds(divergence, clouds):
@@ -74,3 +76,37 @@ def test_refusals(clouds):
         metrics.sinkhorn_divergence(*clouds, blur=0.0)
     with pytest.raises(ValueError, match="dimension"):
         metrics.sinkhorn_divergence(clouds[0], measures.particles([0.0]))
+
+
+def laws(num=60):
+    x, y = np.random.default_rng(1).normal(size=(2, num, 2))
+    return x, 1.3 * y + 0.5
+
+
+def test_defaults_converge_to_what_pot_finds_and_scale_with_the_unit():
+    x, y = laws()
+    a, b = measures.particles(x), measures.particles(y)
+    found = metrics.sinkhorn_divergence(a, b)
+    assert found.converged
+    assert found.marginal_error < 5e-3
+    expected = smoothed(a, b, 0.05) - 0.5 * smoothed(a, a, 0.05) - 0.5 * smoothed(b, b, 0.05)
+    np.testing.assert_allclose(found.value, expected, rtol=1e-4)
+    ten = metrics.sinkhorn_divergence(*(measures.particles(10 * z) for z in (x, y)), blur=0.5)
+    np.testing.assert_allclose(ten.value, 100 * found.value, rtol=1e-9)
+
+
+def test_what_has_not_converged_is_told():
+    a, b = (measures.particles(z) for z in laws())
+    few = metrics.sinkhorn_divergence(a, b, blur=0.005, max_iterations=20)
+    assert not few.converged
+    assert few.iterations == 20
+    assert few.marginal_error > 5e-3
+
+
+def test_far_from_zero_in_single_precision():
+    x, y = (np.float32(z + 1e5) for z in laws())
+    expected = metrics.sinkhorn_divergence(measures.particles(x), measures.particles(y), blur=BLUR)
+    with jax.enable_x64(False):
+        found = metrics.sinkhorn_divergence(measures.particles(x), measures.particles(y), blur=BLUR)
+        assert found.converged
+        np.testing.assert_allclose(found.value, expected.value, rtol=1e-5)

@@ -44,6 +44,7 @@ _METHODS = ("wfr", "metropolis", "bootstrap", "grid", "kalman")
 _NODES = 2000
 _FEW = 10
 _EDGE = 1e-3
+_ROUNDED = 0.1
 _OF_METHODS = {
     "interval": ("grid",),
     "particles": ("wfr", "metropolis", "bootstrap", "kalman"),
@@ -254,6 +255,23 @@ def _warn(options: argparse.Namespace, found: Filtered) -> None:
         edge = np.maximum(weight[:, :width].sum(axis=1), weight[:, -width:].sum(axis=1)).max()
         if edge > _EDGE:
             complain(f"a share of {edge:.2g} has reached the ends of the grid; give a wider --interval.")
+        assert found.coarseness is not None
+        coarse = np.asarray(found.coarseness)
+        worst = int(coarse.argmax())
+        if coarse[worst] > 1:
+            complain(
+                f"the law at time {found.time[worst]:g} or before it is sharper than the grid, whose nodes"
+                f" are {coarse[worst]:.2g} of its deviations apart, and deviations and evidence are wrong;"
+                " give a narrower --interval, or take --method wfr."
+            )
+    rounding = np.asarray(found.rounding)
+    worst = int(rounding.argmax())
+    if rounding[worst] > _ROUNDED:
+        complain(
+            f"at time {found.time[worst]:g} neighbouring numbers of {found.log_evidence.dtype} are"
+            f" {rounding[worst]:.2g} standard deviations of the state apart; subtract an origin from the"
+            " states and observations, or set JAX_ENABLE_X64=1."
+        )
 
 
 def _summary(options: argparse.Namespace, task: Task, found: Filtered) -> dict[str, Any]:
@@ -270,6 +288,8 @@ def _summary(options: argparse.Namespace, task: Task, found: Filtered) -> dict[s
         "log_evidence_by_time": np.asarray(found.log_evidence).tolist(),
         "effective_sample_size": np.asarray(found.effective_sample_size).tolist(),
         "resampled": int(jnp.sum(found.resampled)),
+        "coarseness": None if found.coarseness is None else np.asarray(found.coarseness).tolist(),
+        "rounding": np.asarray(found.rounding).tolist(),
         "particles": found.particles.log_weight.shape[-1],
         "seed": options.seed,
         "precision": str(found.log_evidence.dtype),

@@ -104,29 +104,66 @@ class Laplace(NamedTuple):
 def laplace(log_density: LogDensity, start: Float[Array, " d"], *, max_steps: int = 500) -> Laplace:
     """Laplace's approximation: BFGS to the maximum, then Newton's method on the gradient.
 
+    Both work in coordinates in which the curvature of the start, then that of what BFGS has found, is 1: the
+    units of the parameters, such as those of features of a regression, make no difference.
+
     Args:
       log_density: ``log p``, smooth.
       start: ``[d]``, where the search begins.
       max_steps: of BFGS.
     """
-    slope = jax.grad(log_density)
+    first = _frame(log_density, start)
     search = optimistix.BFGS(rtol=1e-5, atol=1e-5)
     found = optimistix.minimise(
-        lambda x, _: -log_density(x), search, start, throw=False, max_steps=max_steps
+        lambda z, _: -log_density(start + first.matrix @ z),
+        search,
+        jnp.zeros_like(start),
+        throw=False,
+        max_steps=max_steps,
     ).value
+    centre = start + first.matrix @ found
+    frame = _frame(log_density, centre)
 
-    def newton(_: Array, x: Float[Array, " d"]) -> Float[Array, " d"]:
-        better = x - jnp.linalg.solve(jax.hessian(log_density)(x), slope(x))
-        return jnp.where(jnp.linalg.norm(slope(better)) < jnp.linalg.norm(slope(x)), better, x)
+    def seen(z: Float[Array, " d"]) -> Scalar:
+        return log_density(centre + frame.matrix @ z)
 
-    mode = jax.lax.fori_loop(0, _NEWTON_STEPS, newton, found)
-    value, vectors = jnp.linalg.eigh(-jax.hessian(log_density)(mode))
+    slope, curvature = jax.grad(seen), jax.hessian(seen)
+
+    def newton(_: Array, z: Float[Array, " d"]) -> Float[Array, " d"]:
+        better = z - jnp.linalg.solve(curvature(z), slope(z))
+        return jnp.where(jnp.linalg.norm(slope(better)) < jnp.linalg.norm(slope(z)), better, z)
+
+    mode = jax.lax.fori_loop(0, _NEWTON_STEPS, newton, jnp.zeros_like(start))
+    value, vectors = jnp.linalg.eigh(-curvature(mode))
     variance = 1 / value
-    covariance = (vectors * variance) @ vectors.T
+    axes = frame.matrix @ vectors
     # In standard deviations: how far Newton's method would still go.
     left = jnp.sqrt(jnp.sum((vectors.T @ slope(mode)) ** 2 * variance))
-    log_evidence = log_density(mode) + 0.5 * jnp.sum(jnp.log(2 * jnp.pi * variance))
-    return Laplace(mode, covariance, log_evidence, jnp.all(value > 0) & (left < 1e-2))
+    log_evidence = seen(mode) + 0.5 * jnp.sum(jnp.log(2 * jnp.pi * variance)) + frame.log_det
+    converged = jnp.all(value > 0) & (left < 1e-2) & jnp.isfinite(log_evidence)
+    return Laplace(centre + frame.matrix @ mode, (axes * variance) @ axes.T, log_evidence, converged)
+
+
+class _Frame(NamedTuple):
+    """Coordinates ``x = centre + matrix z``, and the logarithm of the determinant of the matrix."""
+
+    matrix: Float[Array, "d d"]
+    log_det: Scalar
+
+
+def _frame(log_density: LogDensity, x: Float[Array, " d"]) -> _Frame:
+    """Coordinates in which the curvature of a density at a point is 1 or -1."""
+    curvature = -jax.lax.stop_gradient(jax.hessian(log_density)(x))
+    size = jnp.abs(jnp.diagonal(curvature))
+    usable = jnp.isfinite(size) & (size > 0)
+    unit = jnp.where(usable, 1 / jnp.sqrt(jnp.where(usable, size, 1.0)), 1.0)
+    scaled = unit[:, None] * curvature * unit
+    scaled = jnp.where(jnp.all(jnp.isfinite(scaled)), scaled, jnp.eye(x.size, dtype=x.dtype))
+    value, vectors = jnp.linalg.eigh(scaled)
+    # No direction is longer than rounding can tell.
+    least = x.size * jnp.finfo(x.dtype).eps * jnp.max(jnp.abs(value))
+    length = 1 / jnp.sqrt(jnp.maximum(jnp.abs(value), least))
+    return _Frame(unit[:, None] * vectors * length, jnp.sum(jnp.log(unit)) + jnp.sum(jnp.log(length)))
 
 
 def adapted(

@@ -90,8 +90,11 @@ def standardised(table: Labelled, like: Labelled) -> Labelled:
     """
     # The deviation of a constant is rounding, not 0.
     varies = jnp.ptp(like.features, axis=0) > 0
-    deviation = jnp.where(varies, jnp.std(like.features, axis=0), 1.0)
-    return table._replace(features=(table.features - jnp.mean(like.features, axis=0)) / deviation)
+    # About a row, where floats keep their digits.
+    apart = like.features - like.features[0]
+    deviation = jnp.where(varies, jnp.std(apart, axis=0), 1.0)
+    centred = (table.features - like.features[0]) - jnp.mean(apart, axis=0)
+    return table._replace(features=centred / deviation)
 
 
 def read_labelled(path: str | Path, label: str | None = None) -> Labelled:

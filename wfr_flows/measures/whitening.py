@@ -48,16 +48,22 @@ class Whitening(NamedTuple):
 def whitening(measure: Particles) -> Whitening:
     """The whitening of weighted particles of any mass.
 
-    A millionth of the widest variance is added to all of them, for flat clouds; 1 where the cloud is a point.
+    A millionth of its variance is added to every coordinate, for clouds that are flat in other directions.
+    Coordinates that do not vary, beyond rounding, get a millionth of the widest variance; 1 where the cloud
+    is a point.
 
     >>> white = whitening(Particles(jnp.array([[1.0], [5.0]]), jnp.zeros(2)))
     >>> white(jnp.array([5.0]))
     Array([0.9999995], dtype=float32)
     """
     centre, covariance = moments(measure)
-    widest = jnp.max(jnp.diagonal(covariance))
-    ridge = jnp.where(widest > 0, _RIDGE * widest, 1.0)
-    return whitening_by(centre, covariance + ridge * jnp.eye(centre.size, dtype=centre.dtype))
+    variance = jnp.diagonal(covariance)
+    widest = jnp.max(variance)
+    rounding = (jnp.finfo(centre.dtype).eps * jnp.abs(centre)) ** 2
+    varies = variance > rounding
+    floor = jnp.where(widest > 0, _RIDGE * widest, 1.0)
+    ridge = jnp.where(varies, _RIDGE * variance, floor)
+    return whitening_by(centre, covariance + jnp.diag(ridge))
 
 
 @jax.jit

@@ -8,9 +8,10 @@ from wfr_flows.metrics.densities import (
 )
 from wfr_flows.metrics.optimality import momentum_variation, slope_error, straightness
 from wfr_flows.metrics.samples import energy_distance, mmd, sliced_wasserstein
-from wfr_flows.metrics.sinkhorn import sinkhorn_divergence
+from wfr_flows.metrics.sinkhorn import SinkhornDivergence, sinkhorn_divergence
 
 __all__ = [
+    "SinkhornDivergence",
     "energy_distance",
     "gaussian_symmetric_kl",
     "kernel_density",

@@ -35,7 +35,8 @@ def energy_distance(a: Particles, b: Particles, *, unbiased: bool = False) -> Sc
         means repetition.
 
     Returns:
-      A scalar; NaN if ``unbiased`` and one measure has all its weight on one particle.
+      A scalar. A measure with all its weight on one particle has no pairs to take a mean of; it counts as
+      the point that it is, with ``E|X-X'| = 0``, unbiased or not.
 
     Raises:
       ValueError: dimensions that differ.
@@ -63,13 +64,15 @@ def mmd(a: Particles, b: Particles, *, scale: ArrayLike = 1.0, unbiased: bool = 
         weight means repetition.
 
     Returns:
-      A scalar; NaN if ``unbiased`` and one measure has all its weight on one particle.
+      A scalar. A measure with all its weight on one particle has no pairs to take a mean of; it counts as
+      the point that it is, with ``E k(X,X') = 1``, unbiased or not.
 
     Raises:
       ValueError: dimensions that differ.
     """
+    check_dimensions(a, b)
     scale = jnp.asarray(scale, a.position.dtype)
-    a, b = (measure._replace(position=measure.position / scale) for measure in (a, b))
+    a, b = (measure._replace(position=measure.position / scale) for measure in centred(a, b))
     return _kernel_distance(_gaussian, a, b, unbiased)
 
 
@@ -94,7 +97,7 @@ def sliced_wasserstein(key: Key, a: Particles, b: Particles, *, num_projections:
     if num_projections < 1:
         raise ValueError(f"num_projections is {num_projections}; give at least 1.")
     check_dimensions(a, b)
-    a, b = supported(a), supported(b)
+    a, b = centred(a, b)
 
     @jax.checkpoint
     def along(direction: Float[Array, " d"]) -> Scalar:
@@ -107,6 +110,13 @@ def sliced_wasserstein(key: Key, a: Particles, b: Particles, *, num_projections:
     return jnp.mean(jax.lax.map(along, directions, batch_size=at_once))
 
 
+def centred(a: Particles, b: Particles) -> tuple[Particles, Particles]:
+    """`supported` measures, moved by one vector to where their positions keep their digits."""
+    a, b = supported(a), supported(b)
+    origin = jax.lax.stop_gradient(a.position[jnp.argmax(a.log_weight)])
+    return a._replace(position=a.position - origin), b._replace(position=b.position - origin)
+
+
 def supported(measure: Particles) -> Particles:
     """The probability measure, with particles of weight zero moved onto the heaviest, whatever they hold."""
     measure = measure.normalise()
@@ -116,18 +126,25 @@ def supported(measure: Particles) -> Particles:
 
 
 def _kernel_distance(kernel: Kernel, a: Particles, b: Particles, unbiased: bool) -> Scalar:
-    """``E k(X,X') + E k(Y,Y') - 2 E k(X,Y)`` for a kernel of the squared distance."""
+    """``E k(X,X') + E k(Y,Y') - 2 E k(X,Y)`` for a kernel of the squared distance that is 0 at 0."""
     check_dimensions(a, b)
-    a, b = supported(a), supported(b)
+    a, b = centred(a, b)
 
     def within(measure: Particles) -> Scalar:
         mean = _mean_within(kernel, measure)
         if not unbiased:
             return mean
-        alone = jnp.sum(measure.weight**2)
-        return (mean - kernel(jnp.zeros_like(alone)) * alone) / (1 - alone)
+        pairs = _share_of_pairs(measure.weight)
+        return jnp.where(pairs > 0, mean / jnp.where(pairs > 0, pairs, 1.0), 0.0)
 
     return within(a) + within(b) - 2 * _mean_between(kernel, a, b)
+
+
+def _share_of_pairs(weight: Float[Array, " n"]) -> Scalar:
+    """``Σ_{i≠j} w_i w_j = 1 - Σ w_i²``, also where one weight is 1 up to rounding."""
+    heaviest = jnp.argmax(weight)
+    others = weight.at[heaviest].set(0.0)
+    return weight[heaviest] * jnp.sum(others) + jnp.sum(others * (1 - others))
 
 
 # Derivatives by hand: reverse mode would sum over both axes of every block, and take several times longer.
@@ -197,7 +214,8 @@ def _negative_distance(squared: Array) -> Array:
 
 
 def _gaussian(squared: Array) -> Array:
-    return jnp.exp(-squared)
+    """``exp(-s) - 1``: the constant cancels in the distance, and small distances keep their digits."""
+    return jnp.expm1(-squared)
 
 
 def _directions(key: Key, num: int, dim: int) -> Float[Array, "num dim"]:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from wfr_flows.inference.filtering.filtered import Filtered, check_counts
 from wfr_flows.inference.filtering.model import LinearGaussian, Observations
-from wfr_flows.measures import gaussian, standard_normal, with_moments
+from wfr_flows.measures import standard_normal, with_moments
 from wfr_flows.training import Method
 from wfr_flows.typing import Array, Float, Key, Scalar
 
@@ -15,17 +15,27 @@ _DOUBLINGS = 64
 
 
 class KalmanState(NamedTuple):
-    """Mean and covariance, and their time."""
+    """Moments and their time.
+
+    Attributes:
+      time: of the moments.
+      shift: the mean, less the mean of the model: far from 0, that keeps the digits of small changes.
+      factor: Cholesky factor of the covariance.
+    """
 
     time: Scalar
-    mean: Float[Array, " d"]
-    covariance: Float[Array, "d d"]
+    shift: Float[Array, " d"]
+    factor: Float[Array, "d d"]
 
 
 def kalman_filter(model: LinearGaussian, num_particles: int = 1024) -> Method:
     """Kalman's filter with exact moments between observations.
 
-    The gain is ``K = P Hᵀ S⁻¹`` with ``S = H P Hᵀ + R``; the covariance ``(I - KH) P (I - KH)ᵀ + K R Kᵀ``.
+    The gain is ``K = P Hᵀ S⁻¹`` with ``S = H P Hᵀ + R``; the covariance ``(I - KH) P (I - KH)ᵀ + K R Kᵀ``, by
+    its Cholesky factor ``L``: an orthogonal matrix turns ``[[R^½, H L], [0, L]]`` into the lower triangle
+    ``[[S^½, 0], [K S^½, L']]`` (Kailath, Sayed, Hassibi, 2000, section 12.4). Sharp sensors then leave no
+    negative variances, and as all is computed about the mean of the model, states around 1e6 lose no digits
+    of the covariance and the evidence.
 
     Args:
       model: linear.
@@ -43,21 +53,32 @@ def kalman_filter(model: LinearGaussian, num_particles: int = 1024) -> Method:
     if num_particles <= dim:
         raise ValueError(f"num_particles is {num_particles}; give more than {dim}, the dimension.")
 
+    # The same model for X - m.
+    origin = model.mean
+    rate = jnp.dot(model.drift, origin, precision="highest") + model.offset
+    centred = model._replace(offset=rate, mean=jnp.zeros_like(origin))
+    clean = jnp.dot(model.observe, origin, precision="highest")
+
     def init(key: Key) -> KalmanState:
         del key
-        return KalmanState(jnp.asarray(model.start, model.mean.dtype), model.mean, model.covariance)
+        factor = jnp.linalg.cholesky(model.covariance)
+        return KalmanState(jnp.asarray(model.start, origin.dtype), centred.mean, factor)
 
     def step(key: Key, state: KalmanState, now: Observations) -> tuple[KalmanState, Filtered]:
-        transition, shift, spread = moments_after(model, now.time - state.time)
-        mean = transition @ state.mean + shift
-        covariance = transition @ state.covariance @ transition.T + spread
-        mean, covariance, log_evidence = _updated(model, mean, covariance, now)
-        particles = with_moments(standard_normal(dim).spread(key, num_particles), mean, covariance)
-        log_density = gaussian(mean, covariance).log_density
-        assert log_density is not None
-        exact, never = jnp.full_like(log_evidence, jnp.inf), jnp.zeros((), bool)
-        return KalmanState(now.time, mean, covariance), Filtered(
-            now.time, particles, jax.vmap(log_density)(particles.position), log_evidence, exact, never
+        transition, drifted, spread = moments_after(centred, now.time - state.time)
+        shift, factor = transition @ state.shift + drifted, transition @ state.factor
+        factor = _factor(factor @ factor.T + spread)
+        shift, factor, log_evidence = _updated(centred, shift, factor, now._replace(value=now.value - clean))
+        cloud = standard_normal(dim).spread(key, num_particles)
+        cloud = with_moments(cloud, jnp.zeros_like(shift), jnp.eye(dim, dtype=shift.dtype))
+        apart = shift + jnp.dot(cloud.position, factor.T, precision="highest")
+        return KalmanState(now.time, shift, factor), Filtered(
+            time=now.time,
+            particles=cloud._replace(position=origin + apart),
+            log_density=jax.vmap(_log_normal, (None, 0))(factor, cloud.position),
+            log_evidence=log_evidence,
+            effective_sample_size=jnp.full_like(log_evidence, jnp.inf),
+            resampled=jnp.zeros((), bool),
         )
 
     return Method(init, step)
@@ -97,20 +118,35 @@ def moments_after(
     return eye + excess, shift, 0.5 * (spread + spread.T)
 
 
+def _factor(covariance: Float[Array, "d d"]) -> Float[Array, "d d"]:
+    """The Cholesky factor, also where the covariance is singular up to rounding."""
+    scale = jnp.sqrt(jnp.diagonal(covariance))
+    dim, eps = scale.size, jnp.finfo(covariance.dtype).eps
+    # As much as rounding may take off the least eigenvalue of a correlation matrix.
+    correlation = covariance / (scale[:, None] * scale) + 4 * dim * eps * jnp.eye(dim, dtype=scale.dtype)
+    return scale[:, None] * jnp.linalg.cholesky(correlation)
+
+
+def _log_normal(factor: Float[Array, "d d"], white: Float[Array, " d"]) -> Scalar:
+    """``log N(L z; 0, L Lᵀ)``."""
+    half_log_det = jnp.sum(jnp.log(jnp.diagonal(factor)))
+    return -0.5 * jnp.vdot(white, white) - half_log_det - 0.5 * white.size * jnp.log(2 * jnp.pi)
+
+
 def _updated(
-    model: LinearGaussian, mean: Array, covariance: Array, now: Observations
+    model: LinearGaussian, mean: Array, factor: Array, now: Observations
 ) -> tuple[Array, Array, Scalar]:
     """Moments after an observation, and its evidence; unchanged and 0 where nothing was seen."""
-    observe, error = model.observe, model.error
+    num, observe = model.error.shape[0], model.observe
     value = jnp.where(now.seen, now.value, 0.0)
-    innovation = observe @ covariance @ observe.T + error
-    gain = jax.scipy.linalg.solve(innovation, observe @ covariance, assume_a="pos").T
-    predicted = observe @ mean
-    keep = jnp.eye(mean.shape[0], dtype=mean.dtype) - gain @ observe
-    after = keep @ covariance @ keep.T + gain @ error @ gain.T
-    log_evidence = jax.scipy.stats.multivariate_normal.logpdf(value, predicted, innovation)
+    sensor, seen = jnp.linalg.cholesky(model.error), jnp.dot(observe, factor, precision="highest")
+    joint = jnp.block([[sensor, seen], [jnp.zeros_like(seen.T), factor]])
+    turned = jnp.linalg.qr(joint.T, mode="r").T
+    turned = turned * jnp.where(jnp.diagonal(turned) < 0, -1.0, 1.0)
+    innovation = turned[:num, :num]
+    white = jax.scipy.linalg.solve_triangular(innovation, value - observe @ mean, lower=True)
     return (
-        jnp.where(now.seen, mean + gain @ (value - predicted), mean),
-        jnp.where(now.seen, 0.5 * (after + after.T), covariance),
-        jnp.where(now.seen, log_evidence, 0.0),
+        jnp.where(now.seen, mean + turned[num:, :num] @ white, mean),
+        jnp.where(now.seen, turned[num:, num:], factor),
+        jnp.where(now.seen, _log_normal(innovation, white), 0.0),
     )

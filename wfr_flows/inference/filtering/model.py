@@ -1,5 +1,6 @@
 """State-space models: a diffusion seen through noise at some times."""
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
@@ -168,7 +169,10 @@ def gaussian_sensor(
         clean = clean_value(x)
         if y.shape != clean.shape:
             raise ValueError(f"an observation is {y.shape}, the sensor gives {clean.shape}; make them fit.")
-        return jnp.sum(jax.scipy.stats.norm.logpdf(y, clean, deviation.astype(x.dtype)))
+        scale = deviation.astype(x.dtype)
+        # The quotient is squared, not its parts: the square of a small deviation would be 0.
+        apart = (y - clean) / scale
+        return jnp.sum(-0.5 * apart**2 - jnp.log(scale) - 0.5 * math.log(2 * math.pi))
 
     def draw(key: Key, t: Scalar, x: Float[Array, " d"]) -> Float[Array, " m"]:
         del t
@@ -266,28 +270,44 @@ def advance(
 
     The drift is that of Heun's method, the noise that of the middle time of a step at the state of its
     beginning: weakly of order 2 where the noise does not depend on the state, of order 1 otherwise (Kloeden,
-    Platen, 1992, section 15.1).
+    Platen, 1992, section 15.1). Steps add up about the first of the points: around 1e6 small ones would
+    be lost between two floats.
     """
     step = (end - start) / num_steps
+    origin = jax.lax.stop_gradient(x[0])
 
-    def body(x: Array, now: tuple[Key, Scalar]) -> tuple[Array, None]:
-        t = start + now[1] * step
+    def body(apart: Array, now: tuple[Key, Scalar]) -> tuple[Array, None]:
+        t, x = start + now[1] * step, origin + apart
         drift = partial(jax.vmap(model.drift, (None, 0)), t)
         matrix = jax.vmap(model.noise, (None, 0))(t + 0.5 * step, x)
         kick = jax.random.normal(now[0], (x.shape[0], matrix.shape[-1]), x.dtype)
         kick = jnp.sqrt(step) * jnp.einsum("nij,nj->ni", matrix, kick)
         first = drift(x)
         second = jax.vmap(model.drift, (None, 0))(t + step, x + step * first + kick)
-        return x + 0.5 * step * (first + second) + kick, None
+        return apart + (0.5 * step * (first + second) + kick), None
 
     keys = jax.random.split(key, num_steps), jnp.arange(num_steps, dtype=x.dtype)
-    return jax.lax.scan(body, x, keys)[0]
+    return origin + jax.lax.scan(body, x - origin, keys)[0]
 
 
 def _nearly(first: np.ndarray, second: np.ndarray) -> bool:
     """Equal up to rounding, on the scale of the first."""
     rounding = 100 * np.finfo(np.result_type(first, np.float32)).eps
     return bool(np.abs(first - second).max() <= rounding * np.abs(first).max())
+
+
+def _check_positive(name: str, matrix: Float[Array, "d d"], what: str) -> None:
+    """Refuse a covariance that is known to have no Cholesky factor."""
+    if not concrete(matrix):
+        return
+    with jax.ensure_compile_time_eval():
+        factor = np.asarray(jnp.linalg.cholesky(matrix))
+    if not np.isfinite(factor).all() or not (np.diagonal(factor) > 0).all():
+        least = float(np.linalg.eigvalsh(np.asarray(matrix, np.float64)).min())
+        raise ValueError(
+            f"{name}, the covariance of {what}, has the least eigenvalue {least:.3g}; give a positive"
+            " definite matrix, with small variances in place of none."
+        )
 
 
 class LinearGaussian(NamedTuple):
@@ -298,7 +318,7 @@ class LinearGaussian(NamedTuple):
       offset: ``b``, ``[d]``.
       noise: ``L``, ``[d, r]``.
       observe: ``H``, ``[m, d]``.
-      error: ``R``, ``[m, m]``, positive definite.
+      error: ``R``, ``[m, m]``, positive definite: no filter takes a sensor without noise.
       mean, covariance: ``m`` ``[d]`` and ``P`` ``[d, d]``, positive definite.
       start: time of the initial law.
     """
@@ -316,7 +336,7 @@ class LinearGaussian(NamedTuple):
         """Refuse what is no array, or not of the shapes above.
 
         Raises:
-          ValueError: naming what does not fit.
+          ValueError: naming what does not fit, or a covariance that is known not to be positive definite.
         """
         for name, value in self._asdict().items():
             if name != "start" and not hasattr(value, "shape"):
@@ -328,6 +348,8 @@ class LinearGaussian(NamedTuple):
             found = getattr(self, name).shape
             if found != shape:
                 raise ValueError(f"{name} has shape {found}; give {shape}, to fit the mean and the error.")
+        for name, what in (("error", "the sensor's noise"), ("covariance", "the initial law")):
+            _check_positive(name, getattr(self, name), what)
 
     def state_space(self) -> StateSpace:
         """The same model for every filter; with a potential where ``A`` is symmetric and ``L Lᵀ ∝ I``.
