@@ -25,6 +25,7 @@ from wfr_flows.numerics.f_divergence import (
 from wfr_flows.numerics.log_det import log_det, signs, stochastic_log_det
 from wfr_flows.numerics.quadrature import simpson_weights
 from wfr_flows.numerics.sampling import inverse_distribution, lattice, running_total
+from wfr_flows.numerics.tracing import concrete
 
 __all__ = [
     "FDivergence",
@@ -32,6 +33,7 @@ __all__ = [
     "alpha_divergence",
     "arcsinc_squared",
     "chi_squared",
+    "concrete",
     "donsker_varadhan",
     "generalized_entropy",
     "in_blocks",

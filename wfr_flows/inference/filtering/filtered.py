@@ -13,7 +13,7 @@ from wfr_flows.typing import Array, Bool, Float, Key, PyTree
 
 
 class Filtered(NamedTuple):
-    """The laws ``p(x_k | y_1, ..., y_k)``; of one time, or stacked over all.
+    """The laws ``p(x_k | y_1, ..., y_k)``; of one time, stacked over all, or mapped over models as well.
 
     Attributes:
       time: ``[K]``.
@@ -37,19 +37,26 @@ class Filtered(NamedTuple):
     predicted: Particles | None = None
 
     @property
-    def mean(self) -> Float[Array, "K d"]:
+    def mean(self) -> Float[Array, "*K d"]:
         """Means of stacked laws."""
-        return jax.vmap(moments)(self.particles)[0]
+        return self._moments()[0]
 
     @property
-    def covariance(self) -> Float[Array, "K d d"]:
+    def covariance(self) -> Float[Array, "*K d d"]:
         """Covariances of stacked laws."""
-        return jax.vmap(moments)(self.particles)[1]
+        return self._moments()[1]
 
     @property
-    def standard_deviation(self) -> Float[Array, "K d"]:
+    def standard_deviation(self) -> Float[Array, "*K d"]:
         """Of every coordinate."""
         return jnp.sqrt(jnp.diagonal(self.covariance, axis1=-2, axis2=-1))
+
+    def _moments(self) -> tuple[Array, Array]:
+        # Of one law, of all times, or mapped over anything: every leading axis is one of laws.
+        each = moments
+        for _ in range(self.particles.log_weight.ndim - 1):
+            each = jax.vmap(each)
+        return each(self.particles)
 
 
 def assimilate(method: Method, key: Key, data: Observations) -> Filtered:

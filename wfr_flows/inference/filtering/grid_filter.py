@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from wfr_flows.inference.filtering.filtered import Filtered, check_counts, log_likelihoods
-from wfr_flows.inference.filtering.model import Observations, StateSpace, concrete
+from wfr_flows.inference.filtering.model import Observations, StateSpace
 from wfr_flows.inference.importance import reweighted
 from wfr_flows.measures import Particles
+from wfr_flows.numerics import concrete
 from wfr_flows.training import Method
 from wfr_flows.typing import Array, Float, Key, Scalar
 
