@@ -12,7 +12,7 @@ from wfr_flows.gradient_flows.functionals import Functional, LogDensity
 from wfr_flows.measures import Particles, centre_and_scale, moments, with_moments
 from wfr_flows.numerics import in_blocks
 from wfr_flows.potentials import ConvexPotential, doubled, pull_back, push_forward
-from wfr_flows.training import Method, updated
+from wfr_flows.training import Method, copied, updated
 from wfr_flows.typing import Array, ArrayLike, Float, Int, Key, Params, Scalar
 
 
@@ -141,7 +141,7 @@ def _begin(potential: ConvexPotential, key: Key, sample: Sample, num_steps: int)
         one = ConvexMap(params, *centre_and_scale(sample.particles))
         maps = jax.tree.map(lambda leaf: jnp.stack([leaf] * num_steps), one)
     sample = sample._replace(particles=sample.particles.normalise())
-    return JKOState(sample, params, maps, jnp.zeros((), jnp.int32))
+    return copied(JKOState(sample, params, maps, jnp.zeros((), jnp.int32)))
 
 
 def _advanced(

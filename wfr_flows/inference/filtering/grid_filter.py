@@ -60,7 +60,7 @@ def grid_filter(
         del key
         x = jnp.linspace(low, high, num_nodes)[:, None]
         particles = Particles(x, jax.vmap(initial)(x)).normalise()
-        return GridState(jnp.asarray(model.start, x.dtype), particles)
+        return GridState(jnp.array(model.start, x.dtype), particles)
 
     def step(key: Key, state: GridState, now: Observations) -> tuple[GridState, Filtered]:
         del key

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from wfr_flows.inference.filtering.filtered import Filtered, check_counts
 from wfr_flows.inference.filtering.model import LinearGaussian, Observations
 from wfr_flows.measures import gaussian, standard_normal, with_moments
-from wfr_flows.training import Method
+from wfr_flows.training import Method, copied
 from wfr_flows.typing import Array, Float, Key, Scalar
 
 _DOUBLINGS = 64
@@ -45,7 +45,8 @@ def kalman_filter(model: LinearGaussian, num_particles: int = 1024) -> Method:
 
     def init(key: Key) -> KalmanState:
         del key
-        return KalmanState(jnp.asarray(model.start, model.mean.dtype), model.mean, model.covariance)
+        start = jnp.asarray(model.start, model.mean.dtype)
+        return copied(KalmanState(start, model.mean, model.covariance))
 
     def step(key: Key, state: KalmanState, now: Observations) -> tuple[KalmanState, Filtered]:
         transition, shift, spread = moments_after(model, now.time - state.time)
