@@ -24,11 +24,13 @@ class Components(NamedTuple):
 
     def scores(self, position: Float[Array, "n d"]) -> Float[Array, "n k"]:
         """Coordinates along the directions."""
-        return jnp.dot(position - self.center, self.basis, precision="highest")
+        return jnp.dot(position - self.center[None], self.basis, precision="highest")
 
     def moved(self, position: Float[Array, "n d"], scores: Float[Array, "*s n k"]) -> Float[Array, "*s n d"]:
         """The points with these scores instead of theirs; what is orthogonal to the directions stays."""
-        return position + jnp.dot(scores - self.scores(position), self.basis.T, precision="highest")
+        change = scores - jnp.broadcast_to(self.scores(position), scores.shape)
+        moved = jnp.dot(change, self.basis.T, precision="highest")
+        return jnp.broadcast_to(position, moved.shape) + moved
 
 
 def principal_components(measure: Particles, num: int | None = None) -> Components:
@@ -75,6 +77,6 @@ def _traced_components(measure: Particles, num: int | None) -> Components:
     weight = jax.nn.softmax(measure.log_weight)
     center = jnp.dot(weight, measure.position, precision="highest")
     size = measure.position.shape[0]
-    scaled = jnp.sqrt(weight)[:, None] * (measure.position - center)
+    scaled = jnp.sqrt(weight)[:, None] * (measure.position - center[None])
     directions = jnp.linalg.svd(scaled, full_matrices=num > size)[2]
     return Components(center, directions[:num].T)

@@ -121,7 +121,7 @@ def moments(measure: Particles) -> tuple[Float[Array, " d"], Float[Array, "d d"]
     """Mean ``Σ w x`` and covariance ``Σ w (x-x̄)(x-x̄)ᵀ`` of the normalised measure."""
     weight = measure.normalise().weight
     mean = jnp.dot(weight, measure.position, precision="highest")
-    apart = measure.position - mean
+    apart = measure.position - mean[None]
     return mean, jnp.dot((weight[:, None] * apart).T, apart, precision="highest")
 
 
@@ -145,9 +145,9 @@ def with_moments(measure: Particles, mean: Float[Array, " d"], covariance: Float
     now, spread = moments(measure)
     factor = jnp.linalg.cholesky(covariance)
     standard = jax.scipy.linalg.solve_triangular(
-        jnp.linalg.cholesky(spread), (measure.position - now).T, lower=True
+        jnp.linalg.cholesky(spread), (measure.position - now[None]).T, lower=True
     )
-    return measure._replace(position=mean + jnp.dot(factor, standard, precision="highest").T)
+    return measure._replace(position=mean[None] + jnp.dot(factor, standard, precision="highest").T)
 
 
 def equally_weighted(position: Float[Array, "n d"]) -> Particles:
