@@ -9,6 +9,7 @@ import pytest
 from wfr_flows import geodesics, gradient_flows, measures, potentials, proximal, refinement, static
 from wfr_flows.dynamics import Geometry, potential_field
 from wfr_flows.measures import Particles
+from wfr_flows.numerics import is_key
 
 PLAIN = Geometry(1.3, spherical=False)
 WASSERSTEIN = Geometry(jnp.inf, spherical=False)
@@ -174,3 +175,16 @@ def test_a_step_keeps_double_precision(build):
     # Of shapes and types alone: the tests of each method run it in double precision.
     _, last, info = stepped(build, jax.eval_shape)
     assert {leaf.dtype for leaf in floats((last, info))} == {jnp.dtype(jnp.float64)}
+
+
+@each
+def test_no_two_leaves_of_a_first_state_share_memory(build):
+    method, start, batch = build()
+    key = jax.random.key(3)
+    begun = start(key)
+    given = {leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves(begun) if not is_key(leaf)}
+    state = method.init(begun)
+    places = [leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves(state) if not is_key(leaf)]
+    # So that the state can be donated, and what it was made of is still there.
+    assert len(set(places)) == len(places)
+    assert not given & set(places)

@@ -5,8 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from wfr_flows import dynamics, geodesics, measures, potentials, static, training
+from wfr_flows import dynamics, geodesics, measures, potentials, refinement, static, training
+from wfr_flows.geodesics.matching import marginal_angle
 from wfr_flows.measures import Particles
+
+KEY = jax.random.key(0)
 
 
 @jax.jit
@@ -110,3 +113,34 @@ def test_matching_alone_comes_close_on_the_mixture():
         terms = jax.jit(evaluate)(state.params, mixture.sample(keys[4], 4096), normal.sample(keys[5], 16384))
         assert abs(terms.action / 1.857 - 1) < 0.015
         assert terms.cross_entropy - 2.0518 < 0.05
+
+
+def test_gradients_in_the_length_scale_are_finite_where_it_is_infinite():
+    potential = potentials.quadratic(1)
+    params = potential.init(jax.random.key(0))
+    x, mass = jnp.array([[0.0], [0.3], [1.0]]), jnp.array([0.2, 0.3, 0.5])
+    for spherical in (True, False):
+        # Equal masses, of which one stays where it is.
+        diracs = static.Diracs(x, x.at[1:].add(0.5), mass, mass)
+
+        def loss(alpha, diracs=diracs, spherical=spherical):
+            geometry = dynamics.Geometry(alpha, spherical)
+            if spherical:
+                return geodesics.matching(potential, geometry, diracs, num_times=2, num_pairs=4)(params, KEY)
+            field = dynamics.potential_field(potential, geometry)
+            return refinement.flow_matching(field, geometry, diracs, num_times=2, num_pairs=4)(params, KEY)
+
+        value, slope = jax.jit(jax.vmap(jax.value_and_grad(loss)))(jnp.array([1.0, jnp.inf]))
+        assert np.all(np.isfinite(value))
+        step = 1e-5
+        np.testing.assert_allclose(slope, [(loss(1 + step) - loss(1 - step)) / (2 * step), 0.0], atol=1e-8)
+        assert jax.grad(loss)(jnp.inf) == 0
+
+
+def test_the_angle_between_measures_has_gradients_where_it_vanishes():
+    x, mass = jnp.array([[0.0], [1.0]]), jnp.array([0.4, 0.6])
+    apart, same = static.Diracs(x, x + 0.5, mass, mass), static.Diracs(x, x, mass, mass)
+    np.testing.assert_allclose(marginal_angle(apart, 1.3), static.cone_angle(apart, 1.3), rtol=1e-14)
+    for diracs, alpha in ((apart, jnp.inf), (same, 1.3), (same, jnp.inf)):
+        value, slope = jax.value_and_grad(marginal_angle, argnums=1)(diracs, alpha)
+        assert (value, slope) == (0, 0)

@@ -51,3 +51,13 @@ def test_a_number_that_makes_no_sense_is_refused(num):
     with pytest.raises(ValueError, match="from 1 to 60"):
         principal_components(equally_weighted(planted()[0]), num)
     assert principal_components(equally_weighted(planted(20)[0]), 60).basis.shape == (60, 60)
+
+
+def test_traced_particles_have_the_same_components():
+    sample = equally_weighted(planted()[0])
+    found = jax.jit(lambda measure: principal_components(measure, 3))(sample)
+    expected = principal_components(sample, 3)
+    np.testing.assert_allclose(found.center, expected.center, rtol=1e-6)
+    np.testing.assert_allclose(found.basis @ found.basis.T, expected.basis @ expected.basis.T, atol=1e-6)
+    with pytest.raises(ValueError, match="num is not given"):
+        jax.jit(principal_components)(sample)

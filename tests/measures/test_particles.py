@@ -177,3 +177,18 @@ def test_padding_adds_particles_without_weight():
     np.testing.assert_allclose(more.weight, [1.0, 2.0, 0.0, 0.0, 0.0])
     with pytest.raises(ValueError, match="size is 1"):
         padded(measure, 1)
+
+
+def test_traced_arrays_make_particles_and_wrong_shapes_are_refused_all_the_same():
+    build = jax.jit(particles)
+    position, weight = np.array([0.0, 1.0, 4.0]), np.array([1.0, 0.0, 3.0])
+    found, expected = build(position, weight), particles(position, weight)
+    jax.tree.map(np.testing.assert_allclose, found, expected)
+    np.testing.assert_array_equal(jax.jit(lambda x: particles(x).weight)(position), np.full(3, 1 / 3))
+    # d mass / d weight = 1
+    slope = jax.jit(jax.grad(lambda w: particles(position, w).mass))(weight + 1)
+    np.testing.assert_allclose(slope, np.ones(3))
+    with pytest.raises(ValueError, match="one per point"):
+        build(position, weight[:2])
+    with pytest.raises(ValueError, match="give \\[n, d\\]"):
+        build(position[None, None], weight)

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from wfr_flows.dynamics.geometry import Geometry
+from wfr_flows.numerics import built_each, entry
 from wfr_flows.potentials import InitFn, Potential, SiluNetwork, initialised
 from wfr_flows.typing import Array, Float, Key, Params, Scalar
 
@@ -97,11 +98,11 @@ def windowed(field: Field, time: Float[Array, " k"]) -> Field:
     length = jnp.diff(time)
 
     def init(key: Key) -> Params:
-        return jax.vmap(field.init)(jax.random.split(key, length.size))
+        return built_each(field.init, jax.random.split(key, length.size))
 
     def rates(params: Params, t: Scalar, x: Float[Array, " d"]) -> Rates:
         index = jnp.clip(jnp.searchsorted(time, t, side="right") - 1, 0, length.size - 1)
-        own = jax.tree.map(lambda leaf: leaf[index], params)
+        own = entry(params, index)
         pace = 1 / length[index]
         inside = field.rates(own, (t - time[index]) * pace, x)
         energy = None if inside.energy is None else pace**2 * inside.energy

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from wfr_flows.numerics import is_floating
 from wfr_flows.typing import Array, Float, Params, PyTree, Scalar
 
 
@@ -70,8 +71,7 @@ def integrate(
     """
     if grid.ndim != 1 or grid.shape[0] < 2:
         raise ValueError(f"grid has shape {grid.shape}; give at least two times in one axis.")
-    leaves = jax.tree.leaves((state, params))
-    dtype = jnp.result_type(*(a for a in leaves if jnp.issubdtype(jnp.result_type(a), jnp.inexact)))
+    dtype = jnp.result_type(*filter(is_floating, jax.tree.leaves((state, params))))
     state, grid = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), (state, grid))
     term = diffrax.ODETerm(field)  # pyright: ignore[reportArgumentType]
     if tolerance is not None:

@@ -8,12 +8,11 @@ import jax.numpy as jnp
 import optax
 
 from wfr_flows.dynamics import Geometry
-from wfr_flows.numerics import inverse_distribution, running_total
+from wfr_flows.numerics import inverse_alpha, inverse_distribution, running_total
 from wfr_flows.potentials import Potential
 from wfr_flows.static import (
     Diracs,
     DiracState,
-    cone_angle,
     coupling_cost,
     spherical_from_plain,
     spherical_travel,
@@ -66,7 +65,6 @@ def matching(
     if num_pairs < 2:
         raise ValueError(f"num_pairs is {num_pairs}; give at least 2.")
     halves = slice(None, num_pairs // 2), slice(num_pairs // 2, None)
-    inverse_alpha = geometry.inverse_alpha
     angle, squared_distance, share, total = _of_pairs(diracs, geometry.alpha)
     jets_at = jax.vmap(jax.vmap(potential.jet, (None, None, 0)), (None, 0, 0))
 
@@ -78,7 +76,7 @@ def matching(
         weight = state.mass * total[-1] / share[index]
         # Growth has mean zero, so the mean of this is that of Φ, but with less noise.
         level = jets.value + geometry.growth_weight * state.growth
-        reaction = inverse_alpha * (level - _mean(level, weight)[:, None]) ** 2
+        reaction = geometry.inverse_alpha * (level - _mean(level, weight)[:, None]) ** 2
         motion = jnp.sum((jets.gradient + state.velocity) ** 2, axis=-1)
         errors = motion + reaction + evolution_error(geometry, jets.time_derivative, state, squared_distance)
         # Two independent means, so that their noise does not count as an error.
@@ -94,7 +92,18 @@ def _of_pairs(diracs: Diracs, alpha: ArrayLike) -> tuple[Array, Scalar, Array, A
     """Angles between ends, squared spherical distance, and how often to draw each with its running total."""
     share = diracs.source_mass + diracs.target_mass
     squared_distance = spherical_from_plain(coupling_cost(diracs, alpha), alpha)
-    return cone_angle(diracs, alpha), squared_distance, share, running_total(share)
+    return marginal_angle(diracs, alpha), squared_distance, share, running_total(share)
+
+
+def marginal_angle(diracs: Diracs, alpha: ArrayLike) -> Scalar:
+    """`static.cone_angle`, with derivative 0 rather than NaN in ``alpha`` where it vanishes, as at ``inf``.
+
+    ``Θ = √(d²_SWFR / (2alpha))``.
+    """
+    squared = spherical_from_plain(coupling_cost(diracs.normalise(), alpha), alpha)
+    squared *= 0.5 * inverse_alpha(alpha).astype(squared.dtype)
+    apart = squared > 0
+    return jnp.where(apart, jnp.sqrt(jnp.where(apart, squared, 1.0)), 0.0)
 
 
 def evolution_error(

@@ -5,9 +5,9 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 
 from wfr_flows.gradient_flows.functionals import LogDensity
+from wfr_flows.numerics import concrete
 from wfr_flows.training import Method
 from wfr_flows.typing import ArrayLike, Float, Int, Key
 
@@ -49,7 +49,7 @@ def annealed(
     temperature = jnp.asarray(temperature, float)
     if temperature.ndim != 1 or temperature.size == 0:
         raise ValueError(f"temperature has shape {temperature.shape}; give a vector, one for every step.")
-    if not isinstance(temperature, Tracer) and not np.all(np.asarray(temperature) > 0):
+    if concrete(temperature) and not np.all(np.asarray(temperature) > 0):
         raise ValueError(f"temperature is {temperature}; give numbers above 0.")
 
     def at(step: Int[ArrayLike, ""]) -> Method:

@@ -12,7 +12,7 @@ from wfr_flows.gradient_flows.functionals import Functional, LogDensity
 from wfr_flows.measures import Particles, centre_and_scale, moments, with_moments
 from wfr_flows.numerics import in_blocks
 from wfr_flows.potentials import ConvexPotential, doubled, pull_back, push_forward
-from wfr_flows.training import Method
+from wfr_flows.training import Method, copied, updated
 from wfr_flows.typing import Array, ArrayLike, Float, Int, Key, Params, Scalar
 
 
@@ -141,7 +141,7 @@ def _begin(potential: ConvexPotential, key: Key, sample: Sample, num_steps: int)
         one = ConvexMap(params, *centre_and_scale(sample.particles))
         maps = jax.tree.map(lambda leaf: jnp.stack([leaf] * num_steps), one)
     sample = sample._replace(particles=sample.particles.normalise())
-    return JKOState(sample, params, maps, jnp.zeros((), jnp.int32))
+    return copied(JKOState(sample, params, maps, jnp.zeros((), jnp.int32)))
 
 
 def _advanced(
@@ -180,16 +180,13 @@ def _minimise(
     project: Callable[[Params], Params],
 ) -> tuple[Params, Float[Array, " i"]]:
     """Projected descent on drawn batches, an update for every key; also the losses."""
-    optimiser = optax.with_extra_args_support(optimiser)
 
     def update(now, key: Key):
         params, state = now
         some = draw(key)
         value, gradient = jax.value_and_grad(loss)(params, some)
-        change, state = optimiser.update(
-            gradient, state, params, value=value, grad=gradient, value_fn=lambda params: loss(params, some)
-        )
-        return (project(optax.apply_updates(params, change)), state), value
+        params, state = updated(optimiser, gradient, state, params, value, lambda params: loss(params, some))
+        return (project(params), state), value
 
     (params, _), values = jax.lax.scan(update, (params, optimiser.init(params)), keys)
     return params, values

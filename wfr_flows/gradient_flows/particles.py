@@ -12,7 +12,7 @@ from wfr_flows.gradient_flows.functionals import LogDensity
 from wfr_flows.gradient_flows.icnn_jko import Sample
 from wfr_flows.measures import Particles
 from wfr_flows.numerics import in_blocks, squared_distance
-from wfr_flows.training import Method
+from wfr_flows.training import Method, copied
 from wfr_flows.typing import Array, ArrayLike, Float, Int, Key, PyTree, Scalar
 
 
@@ -36,7 +36,7 @@ def euler_maruyama(target_log_density: LogDensity, *, temperature: ArrayLike = 1
             position=state.position + rate * score(state.position) + jnp.sqrt(2 * rate) * noise
         ), ()
 
-    return Method(lambda particles: particles, step)
+    return Method(copied, step)
 
 
 def langevin(
@@ -77,7 +77,7 @@ def langevin(
         )
         return state._replace(position=found.ys[-1]), ()  # pyright: ignore[reportOptionalSubscript]
 
-    return Method(lambda particles: particles, step)
+    return Method(copied, step)
 
 
 class ProximalInfo(NamedTuple):
@@ -147,7 +147,7 @@ def proximal_recursion(
         log_density = z + sums(after.position, before.position, y)
         return Sample(after, log_density), ProximalInfo(count, change)
 
-    return Method(lambda sample: sample, step)
+    return Method(copied, step)
 
 
 class SteinState(NamedTuple):
@@ -193,7 +193,7 @@ def svgd(
         return kernel @ score(x) + apart / scale
 
     def init(particles: Particles) -> SteinState:
-        return SteinState(particles, optimiser.init(particles.position))
+        return copied(SteinState(particles, optimiser.init(particles.position)))
 
     def step(key: Key, state: SteinState, batch: Any) -> tuple[SteinState, Scalar]:
         del key, batch

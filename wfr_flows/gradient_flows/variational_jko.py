@@ -24,7 +24,7 @@ from wfr_flows.gradient_flows.saddle import (
 )
 from wfr_flows.measures import Particles, centre_and_scale
 from wfr_flows.numerics import in_blocks
-from wfr_flows.training import Method, MinimaxState, cosine_adam
+from wfr_flows.training import Method, MinimaxState, copied, cosine_adam
 from wfr_flows.typing import Array, ArrayLike, Float, Key, Params, Scalar
 
 Optimiser = Callable[[int], optax.GradientTransformation]
@@ -175,7 +175,8 @@ def _init(scheme: _Scheme, start: tuple[Key, Particles]) -> FlowState:
             ratio_key, dual, particles, scheme.ratio_optimiser(num), num_steps=num, batch=scheme.batch
         )
     before = jnp.asarray(jnp.inf, particles.position.dtype)
-    return FlowState(particles, particles.position, before, scheme.transport.init(map_key), ratio_params)
+    transport = scheme.transport.init(map_key)
+    return copied(FlowState(particles, particles.position, before, transport, ratio_params))
 
 
 def _step(scheme: _Scheme, key: Key, state: FlowState, step_size: ArrayLike) -> tuple[FlowState, FlowInfo]:

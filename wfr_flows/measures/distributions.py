@@ -75,7 +75,7 @@ def mixture(weight: ArrayLike, mean: ArrayLike, covariance: ArrayLike) -> Distri
         return _spread(key, parts, n)
 
     def log_density(x: Float[Array, " d"]) -> Scalar:
-        whitened = jnp.einsum("kij,kj->ki", parts.whitener, x - parts.mean, precision="highest")
+        whitened = jnp.einsum("kij,kj->ki", parts.whitener, x[None] - parts.mean, precision="highest")
         exponent = -0.5 * jnp.sum(whitened**2, axis=1) - parts.half_log_det - 0.5 * dim * jnp.log(2 * jnp.pi)
         return jax.nn.logsumexp(parts.log_weight + exponent)
 
@@ -115,7 +115,7 @@ def _spread(key: Key, parts: _Parts, n: int) -> Particles:
     # Each component takes a run of neighbours in the lattice, which are evenly spread as well.
     component_key, noise_key = jax.random.split(key)
     dim, dtype = parts.mean.shape[1], parts.mean.dtype
-    point = (jnp.arange(n) + jax.random.uniform(component_key, dtype=dtype, minval=1e-6)) / n
+    point = (jnp.arange(n, dtype=dtype) + jax.random.uniform(component_key, dtype=dtype, minval=1e-6)) / n
     component = inverse_distribution(running_total(jnp.exp(parts.log_weight)), point)
     return _placed(component, jax.scipy.special.ndtri(lattice(noise_key, n, dim).astype(dtype)), parts)
 

@@ -24,5 +24,5 @@ def ornstein_uhlenbeck(mean: ArrayLike, covariance: ArrayLike, t: ArrayLike) -> 
     mean, covariance = jnp.asarray(mean, dtype), jnp.asarray(covariance, dtype)
     variance, basis = jnp.linalg.eigh(covariance)
     decay = jnp.exp(-jnp.asarray(t, dtype) / variance)
-    now = (basis * (variance * (1 - decay**2) + decay**2)) @ basis.T
-    return gaussian(mean - (basis * decay) @ (basis.T @ mean), now)
+    now = (basis * (variance * (1 - decay**2) + decay**2)[None]) @ basis.T
+    return gaussian(mean - basis @ (decay * (basis.T @ mean)), now)

@@ -2,13 +2,13 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from wfr_flows.numerics import inverse_distribution, running_total
+from wfr_flows.numerics import concrete, inverse_distribution, running_total
 from wfr_flows.typing import Array, Float, Key, Scalar
 
 
@@ -47,7 +47,7 @@ class Particles(NamedTuple):
 
 
 def particles(position, weight=None, *, name: str = "position") -> Particles:
-    """Build `Particles` from concrete arrays, refusing what is not a measure.
+    """Build `Particles` from arrays, refusing what is not a measure; of traced arrays, wrong shapes only.
 
     Args:
       position: ``[n, d]`` array, or ``[n]`` for points on the line.
@@ -63,7 +63,7 @@ def particles(position, weight=None, *, name: str = "position") -> Particles:
     >>> particles([[0.0], [1.0]], [1.0, 3.0]).mass
     Array(4., dtype=float32)
     """
-    position = np.asarray(position)
+    position = np.asarray(position) if concrete(position) else jnp.asarray(position)
     if position.dtype.kind not in "fiu":
         raise ValueError(f"{name} has dtype {position.dtype}; give real numbers.")
     position = position[:, None] if position.ndim == 1 else position
@@ -72,6 +72,13 @@ def particles(position, weight=None, *, name: str = "position") -> Particles:
     num = position.shape[0]
     if num == 0:
         raise ValueError(f"{name} is empty; give at least one point.")
+    dtype = jnp.result_type(float)
+    if concrete(position):
+        _check_position(np.asarray(position), name)
+    return Particles(jnp.asarray(position, dtype), _log_weight(weight, num, name))
+
+
+def _check_position(position: np.ndarray, name: str) -> None:
     with np.errstate(over="ignore"):
         position = position.astype(np.dtype(jnp.result_type(float)))
     bad = ~np.isfinite(position).all(axis=1)
@@ -80,15 +87,26 @@ def particles(position, weight=None, *, name: str = "position") -> Particles:
             f"{name} has {bad.sum()} rows with NaN or infinite entries in {position.dtype}"
             f" (first: row {int(bad.argmax())}); remove or repair them."
         )
-    weight = np.full(num, 1.0 / num) if weight is None else _check_weight(np.asarray(weight), num, name)
+
+
+def _log_weight(weight: Any, num: int, name: str) -> Float[Array, " n"]:
     dtype = jnp.result_type(float)
+    if not concrete(weight):
+        weight = jnp.asarray(weight, dtype)
+        _check_shape(weight.shape, num, name)
+        return jnp.log(weight)
+    weight = np.full(num, 1.0 / num) if weight is None else _check_weight(np.asarray(weight), num, name)
     with np.errstate(divide="ignore"):
-        return Particles(jnp.asarray(position, dtype), jnp.asarray(np.log(weight), dtype))
+        return jnp.asarray(np.log(weight), dtype)
+
+
+def _check_shape(shape: tuple[int, ...], num: int, name: str) -> None:
+    if shape != (num,):
+        raise ValueError(f"weights of {name} have shape {shape}; give one per point: ({num},).")
 
 
 def _check_weight(weight: np.ndarray, num: int, name: str) -> np.ndarray:
-    if weight.shape != (num,):
-        raise ValueError(f"weights of {name} have shape {weight.shape}; give one per point: ({num},).")
+    _check_shape(weight.shape, num, name)
     if weight.dtype.kind not in "fiub" or not np.isfinite(weight).all():
         raise ValueError(f"weights of {name} contain NaN, infinite or non-numeric entries; repair them.")
     if (weight < 0).any():
@@ -135,9 +153,9 @@ def with_moments(measure: Particles, mean: Float[Array, " d"], covariance: Float
     now, spread = moments(measure)
     factor = jnp.linalg.cholesky(covariance)
     standard = jax.scipy.linalg.solve_triangular(
-        jnp.linalg.cholesky(spread), (measure.position - now).T, lower=True
+        jnp.linalg.cholesky(spread), (measure.position - now[None]).T, lower=True
     )
-    return measure._replace(position=mean + jnp.dot(factor, standard, precision="highest").T)
+    return measure._replace(position=mean[None] + jnp.dot(factor, standard, precision="highest").T)
 
 
 def equally_weighted(position: Float[Array, "n d"]) -> Particles:

@@ -10,7 +10,7 @@ from wfr_flows.typing import Array, Float, Key, Scalar
 
 def eight_gaussians() -> Distribution:
     """Eight Gaussians of standard deviation 0.5/√2 on the circle of radius 4/√2 (OT-Flow's toy set)."""
-    angle = 2 * jnp.pi * jnp.arange(8) / 8
+    angle = 2 * jnp.pi * jnp.arange(8.0) / 8
     mean = 4 / jnp.sqrt(2.0) * jnp.stack([jnp.cos(angle), jnp.sin(angle)], axis=1)
     return mixture(jnp.ones(8), mean, jnp.tile(0.125 * jnp.eye(2), (8, 1, 1)))
 
@@ -27,7 +27,7 @@ def moons(*, noise: float = 0.1) -> Distribution:
         x = jnp.where(upper, jnp.cos(angle), 1 - jnp.cos(angle))
         y = jnp.where(upper, jnp.sin(angle), 0.5 - jnp.sin(angle))
         place = jnp.stack([x, y], axis=1) + noise * jax.random.normal(noise_key, (upper.size, 2))
-        return equally_weighted(2 * place + jnp.array([-1.0, -0.2]))
+        return equally_weighted(2 * place + jnp.array([[-1.0, -0.2]]))
 
     def sample(key: Key, n: int) -> Particles:
         side_key, key = jax.random.split(key)
@@ -72,7 +72,8 @@ def checkerboard() -> Distribution:
         column = jax.random.randint(column_key, (n,), 0, 4)
         row = 2 * jax.random.randint(row_key, (n,), 0, 2) + column % 2
         corner = jnp.stack([column, row], axis=1) - 2
-        return equally_weighted(2 * (corner + jax.random.uniform(place_key, (n, 2))))
+        inside = jax.random.uniform(place_key, (n, 2))
+        return equally_weighted(2 * (corner.astype(inside.dtype) + inside))
 
     def log_density(x: Float[Array, " d"]) -> Scalar:
         square = jnp.floor(x / 2)
@@ -92,7 +93,7 @@ def pinwheel() -> Distribution:
     def draw(key: Key, arm: Array) -> Particles:
         along, across = jnp.array([[0.3], [0.1]]) * jax.random.normal(key, (2, arm.size))
         along = 1 + along
-        angle = 2 * jnp.pi * arm / 5 + 0.25 * jnp.exp(along)
+        angle = 2 * jnp.pi * arm.astype(along.dtype) / 5 + 0.25 * jnp.exp(along)
         x = along * jnp.cos(angle) + across * jnp.sin(angle)
         y = across * jnp.cos(angle) - along * jnp.sin(angle)
         return equally_weighted(2 * jnp.stack([x, y], axis=1))

@@ -19,7 +19,7 @@ def uniform_box(low: Float[Array, " d"], high: Float[Array, " d"]) -> Distributi
     dim = low.shape[0]
 
     def place(point: Float[Array, "n d"]) -> Particles:
-        return equally_weighted(low + (high - low) * point)
+        return equally_weighted(low[None] + (high - low)[None] * point)
 
     def log_density(x: Float[Array, " d"]) -> Scalar:
         inside = jnp.all((x >= low) & (x <= high))
@@ -44,7 +44,7 @@ def uniform_ball(centre: Float[Array, " d"], radius: ArrayLike) -> Distribution:
 
     def place(direction: Float[Array, "n d"], level: Float[Array, "n 1"]) -> Particles:
         unit = direction / jnp.linalg.norm(direction, axis=1, keepdims=True)
-        return equally_weighted(centre + radius * level ** (1 / dim) * unit)
+        return equally_weighted(centre[None] + radius * level ** (1 / dim) * unit)
 
     def sample(key: Key, n: int) -> Particles:
         direction_key, level_key = jax.random.split(key)

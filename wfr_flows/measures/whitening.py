@@ -26,11 +26,11 @@ class Whitening(NamedTuple):
     inverse: Float[Array, "d d"]
 
     def __call__(self, x: Float[Array, "*n d"]) -> Float[Array, "*n d"]:
-        return jnp.dot(x - self.centre, self.inverse.T, precision="highest")
+        return jnp.dot(x - jnp.broadcast_to(self.centre, x.shape), self.inverse.T, precision="highest")
 
     def back(self, z: Float[Array, "*n d"]) -> Float[Array, "*n d"]:
         """``x = centre + L z``."""
-        return self.centre + jnp.dot(z, self.factor.T, precision="highest")
+        return jnp.broadcast_to(self.centre, z.shape) + jnp.dot(z, self.factor.T, precision="highest")
 
     @property
     def log_det(self) -> Scalar:

@@ -117,11 +117,11 @@ def kernel_density(
     def whiten(x: Float[Array, " d"]) -> Float[Array, " d"]:
         return jax.scipy.linalg.solve_triangular(factor, x, lower=True)
 
-    centres = jax.vmap(whiten)(measure.position - mean)
+    centres = jax.vmap(whiten)(measure.position - mean[None])
     log_normaliser = jnp.sum(jnp.log(jnp.diagonal(factor))) + 0.5 * dim * jnp.log(2 * jnp.pi)
 
     def log_density(x: Float[Array, " d"]) -> Scalar:
-        squared = jnp.sum((whiten(x - mean) - centres) ** 2, axis=1)
+        squared = jnp.sum((whiten(x - mean)[None] - centres) ** 2, axis=1)
         return jax.nn.logsumexp(measure.log_weight - 0.5 * squared) - log_normaliser
 
     return log_density

@@ -17,7 +17,7 @@ def straightness(position: Float[Array, "k n d"], weight: Float[Array, " n"]) ->
       A number in [0, 1]; 1 if nothing moves.
     """
     chord = jnp.sum(weight * jnp.linalg.norm(position[-1] - position[0], axis=-1))
-    length = jnp.sum(weight * jnp.linalg.norm(jnp.diff(position, axis=0), axis=-1))
+    length = jnp.sum(weight[None] * jnp.linalg.norm(jnp.diff(position, axis=0), axis=-1))
     return jnp.where(length > 0, chord / jnp.where(length > 0, length, 1.0), 1.0)
 
 
@@ -30,7 +30,7 @@ def momentum_variation(velocity: Float[Array, "k n d"], log_weight: Float[Array,
       velocity: at ``k`` equidistant times.
       log_weight: normalised at every time.
     """
-    ratio = jnp.exp(jnp.where(jnp.isfinite(log_weight[0]), log_weight - log_weight[0], 0.0))
+    ratio = jnp.exp(jnp.where(jnp.isfinite(log_weight[:1]), log_weight - log_weight[:1], 0.0))
     momentum = ratio[..., None] * velocity
     share = jax.nn.softmax(log_weight[0])
     spread = jnp.sum(share * jnp.sum(jnp.var(momentum, axis=0), axis=-1))

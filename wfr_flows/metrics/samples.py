@@ -186,7 +186,7 @@ def _field(kernel: Kernel, points: Float[Array, "n d"], measure: Particles) -> F
     """``Σ_j w_j k(|x-y_j|²)`` at every point, in blocks."""
 
     def block(some: Float[Array, "s d"]) -> Float[Array, " s"]:
-        return jnp.sum(kernel(squared_distance(some, measure.position)) * measure.weight, axis=1)
+        return jnp.sum(kernel(squared_distance(some, measure.position)) * measure.weight[None], axis=1)
 
     return in_blocks(block, points, _NUMBERS_PER_PAIR * measure.log_weight.size)
 
@@ -198,11 +198,12 @@ def _field_and_slope(kernel: Kernel, points: Float[Array, "n d"], measure: Parti
     def block(some: Float[Array, "s d"]) -> tuple[Float[Array, " s"], Float[Array, "s d"]]:
         squared = squared_distance(some, measure.position)
         value, derivative = jax.jvp(kernel, (squared,), (jnp.ones_like(squared),))
-        pull = 2 * derivative * measure.weight
+        pull = 2 * derivative * measure.weight[None]
         along = jax.lax.map(
-            lambda axis: jnp.sum(pull * (axis[0][:, None] - axis[1]), axis=1), (some.T, measure.position.T)
+            lambda axis: jnp.sum(pull * (axis[0][:, None] - axis[1][None]), axis=1),
+            (some.T, measure.position.T),
         )
-        return jnp.sum(value * measure.weight, axis=1), along.T
+        return jnp.sum(value * measure.weight[None], axis=1), along.T
 
     return in_blocks(block, points, _NUMBERS_PER_PAIR * measure.log_weight.size)
 

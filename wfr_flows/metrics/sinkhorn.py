@@ -224,7 +224,8 @@ def _softmin(points: Float[Array, "n d"], other: Particles, potential: Array, ep
 
     @jax.checkpoint
     def block(some: Float[Array, "s d"]) -> Float[Array, " s"]:
-        exponent = (potential - 0.5 * squared_distance(some, other.position)) / epsilon + other.log_weight
+        cost = 0.5 * squared_distance(some, other.position)
+        exponent = (potential[None] - cost) / epsilon + other.log_weight[None]
         return -epsilon * jax.nn.logsumexp(exponent, axis=1)
 
     return in_blocks(block, points, _NUMBERS_PER_PAIR * other.log_weight.size)

@@ -25,18 +25,35 @@ from wfr_flows.numerics.f_divergence import (
 from wfr_flows.numerics.log_det import log_det, signs, stochastic_log_det
 from wfr_flows.numerics.quadrature import simpson_weights
 from wfr_flows.numerics.sampling import inverse_distribution, lattice, running_total
+from wfr_flows.numerics.trees import (
+    built_each,
+    combine,
+    concrete,
+    entry,
+    is_array,
+    is_floating,
+    is_key,
+    partition,
+)
 
 __all__ = [
     "FDivergence",
     "REACH",
     "alpha_divergence",
     "arcsinc_squared",
+    "built_each",
     "chi_squared",
+    "combine",
+    "concrete",
     "donsker_varadhan",
+    "entry",
     "generalized_entropy",
     "in_blocks",
     "inverse_alpha",
     "inverse_distribution",
+    "is_array",
+    "is_floating",
+    "is_key",
     "jensen_shannon",
     "kl",
     "known_infinite",
@@ -44,6 +61,7 @@ __all__ = [
     "log_cos_ratio",
     "log_det",
     "lower_bound",
+    "partition",
     "reverse_kl",
     "running_total",
     "saturate",

@@ -1,5 +1,8 @@
 """Pairwise costs between point clouds."""
 
+import operator
+from functools import reduce
+
 import jax.numpy as jnp
 
 from wfr_flows.numerics.cone import REACH, log_cos_ratio
@@ -14,7 +17,8 @@ def squared_distance(x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Ar
     if dim > _UNROLLED_DIMENSIONS:
         return jnp.sum((x[:, None, :] - y[None, :, :]) ** 2, axis=-1)
     # One pair per lane, where a short last axis would leave most of a vector register empty.
-    return sum(((x[:, k, None] - y[None, :, k]) ** 2 for k in range(1, dim)), (x[:, 0, None] - y[:, 0]) ** 2)
+    along = ((x[:, k, None] - y[None, :, k]) ** 2 for k in range(dim))
+    return reduce(operator.add, along)
 
 
 def transport_cost(squared: Float[Array, "*s"], inverse_alpha: ArrayLike) -> tuple[Array, Bool[Array, "*s"]]:

@@ -42,5 +42,5 @@ def lattice(key: Key, n: int, dim: int) -> Float[Array, "n dim"]:
     index = jnp.arange(n, dtype=jnp.uint32)[:, None]
     start = jax.random.bits(shift_key, (evenly,), jnp.uint32)
     rest = jax.random.bits(rest_key, (n, dim - evenly), jnp.uint32)
-    fraction = jnp.concatenate([start + index * step, rest], axis=1) >> 9
+    fraction = jnp.concatenate([start[None] + index * step[None], rest], axis=1) >> 9
     return (fraction.astype(jnp.result_type(float)) + 0.5) / 2**23

@@ -185,5 +185,5 @@ def _check(game: _Game) -> None:
             raise ValueError(f"{name} is {getattr(game, name)}; give a number >= 0.")
     if not game.lipschitz > 0:
         raise ValueError(f"lipschitz is {game.lipschitz}; give a number > 0.")
-    if not game.geometry.spherical and not game.geometry.alpha == jnp.inf:
+    if not game.geometry.spherical and not game.geometry.balanced:
         raise ValueError("geometry grows and is not spherical; the divergence compares probability measures.")

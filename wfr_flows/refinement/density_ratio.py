@@ -8,6 +8,7 @@ import numpy as np
 import optax
 
 from wfr_flows.measures import Distribution, Particles
+from wfr_flows.numerics import built_each, entry
 from wfr_flows.potentials import Potential
 from wfr_flows.refinement.logistic import logistic_loss
 from wfr_flows.training import Method, gradient_method
@@ -89,11 +90,11 @@ def stepwise(ratio: Potential, time: Float[Array, " k"]) -> Potential:
     """
 
     def init(key: Key) -> Params:
-        return jax.vmap(ratio.init)(jax.random.split(key, time.size - 1))
+        return built_each(ratio.init, jax.random.split(key, time.size - 1))
 
     def own(params: Params, t: Scalar) -> Params:
         index = jnp.clip(jnp.searchsorted(time, t, side="right") - 1, 0, time.size - 2)
-        return jax.tree.map(lambda leaf: leaf[index], params)
+        return entry(params, index)
 
     return Potential(
         init,

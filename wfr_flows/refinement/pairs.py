@@ -81,7 +81,7 @@ def _halves(a: Particles, b: Particles) -> Particles:
 
 def _within_reach(pairs: Diracs, geometry: Geometry) -> Diracs:
     """Pairs too far apart to travel as one that dies and one that is born."""
-    if isinstance(geometry.alpha, float) and geometry.alpha == jnp.inf:
+    if geometry.balanced:
         return pairs
     squared = jnp.sum((pairs.source - pairs.target) ** 2, axis=1)
     near = squared * geometry.inverse_alpha < jnp.pi**2

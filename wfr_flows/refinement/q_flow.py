@@ -11,11 +11,20 @@ from wfr_flows.dynamics import Field, Geometry, Trajectory, carry, time_grid
 from wfr_flows.geodesics import Loss
 from wfr_flows.geodesics.uot_gen import Schedule
 from wfr_flows.measures import Particles
+from wfr_flows.numerics import combine, is_floating, partition
 from wfr_flows.potentials import Potential
 from wfr_flows.refinement.logistic import logistic_loss
 from wfr_flows.refinement.pairs import flow_matching, joined
 from wfr_flows.static.diracs import pair_cost
-from wfr_flows.training import LossFn, Method, TrainState, begin, descend, gradient_method
+from wfr_flows.training import (
+    LossFn,
+    Method,
+    TrainState,
+    begin,
+    descend,
+    gradient_method,
+    value_and_gradient,
+)
 from wfr_flows.typing import Array, ArrayLike, Key, Params, Scalar
 
 Ends = tuple[Particles, Particles]
@@ -121,14 +130,25 @@ def q_flow(
     def step(key: Key, state: QState, batch: Ends) -> tuple[QState, QTerms]:
         match_key, ratio_key = jax.random.split(key)
 
-        paths, pull_back = jax.vjp(partial(both_ways, batch), state.flow.params)
+        trained, rest = partition(state.flow.params, is_floating)
+        paths, pull_back = jax.vjp(lambda some: both_ways(batch, combine(some, rest)), trained)
         ratios, logistic = _trained(ratio_method, ratio_steps, ratio_key, state.ratio, _arrived(paths), batch)
         cost = partial(_cost, ratio, ratios.params, geometry, weight_at(state.flow.step))
-        change, (divergence, transport) = jax.grad(cost, has_aux=True)(paths)
+        (value, (divergence, transport)), change = jax.value_and_grad(cost, has_aux=True)(paths)
         (gradient,) = pull_back(change)
-        straight = jax.grad(_straightness(field, geometry, paths))(state.flow.params, match_key)
-        gradient = jax.tree.map(lambda a, b: a + matching_weight * b, gradient, straight)
-        flow = descend(optimiser, state.flow, gradient, average_decay=average_decay)
+        straightness = _straightness(field, geometry, paths)
+
+        def straight(params: Params) -> tuple[Scalar, tuple[()]]:
+            return straightness(params, match_key), ()
+
+        (bent, _), slope = value_and_gradient(straight, state.flow.params)
+        gradient = jax.tree.map(lambda a, b: a + matching_weight * b, gradient, slope)
+
+        def value_fn(params: Params) -> Scalar:
+            return cost(both_ways(batch, params))[0] + matching_weight * straight(params)[0]
+
+        value += matching_weight * bent
+        flow = descend(optimiser, state.flow, gradient, value, value_fn, average_decay=average_decay)
         return QState(flow, ratios), QTerms(divergence, transport, logistic)
 
     return Method(init, step)

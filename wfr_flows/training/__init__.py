@@ -2,7 +2,18 @@
 
 from wfr_flows.training.checkpoint import CheckpointError, latest_step, restore, save
 from wfr_flows.training.loop import Chunk, NonFiniteError, last_good, run
-from wfr_flows.training.method import LossFn, Method, TrainState, begin, descend, gradient_method, is_finite
+from wfr_flows.training.method import (
+    LossFn,
+    Method,
+    TrainState,
+    begin,
+    copied,
+    descend,
+    gradient_method,
+    is_finite,
+    updated,
+    value_and_gradient,
+)
 from wfr_flows.training.minimax import AscentFn, DescentFn, MinimaxInfo, MinimaxState, ShowFn, minimax
 from wfr_flows.training.optimisers import cosine_adam, cosine_muon
 from wfr_flows.training.resume import resumable
@@ -20,6 +31,7 @@ __all__ = [
     "ShowFn",
     "TrainState",
     "begin",
+    "copied",
     "cosine_adam",
     "cosine_muon",
     "descend",
@@ -32,4 +44,6 @@ __all__ = [
     "resumable",
     "run",
     "save",
+    "updated",
+    "value_and_gradient",
 ]

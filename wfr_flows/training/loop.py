@@ -1,17 +1,17 @@
 """One training loop: scanned chunks, and between them progress, checkpoints and the non-finite guard."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.core import eval_jaxpr
 
+from wfr_flows.numerics import combine, partition
+from wfr_flows.training.batches import HostBatches, ahead, is_iterable
 from wfr_flows.training.checkpoint import CheckpointError
-from wfr_flows.training.method import Method, is_finite
+from wfr_flows.training.method import Method
+from wfr_flows.training.programs import chunks_of
 from wfr_flows.training.resume import next_record
 from wfr_flows.typing import Key, PyTree
 
@@ -69,7 +69,7 @@ def run(
     method: Method,
     key: Key,
     state: PyTree,
-    sample: Callable[[Key], PyTree],
+    sample: Callable[[Key], PyTree] | Iterable[PyTree],
     num_steps: int,
     *,
     start: int = 0,
@@ -82,11 +82,16 @@ def run(
     does exactly what the uninterrupted one does, whatever the chunks. Within `resumable` it saves and resumes
     by itself, and the first chunk reported holds all that was done before.
 
+    The scan is compiled once for a method, a sample function and shapes, and kept as long as the two
+    functions are. As under `jax.jit`, arrays that they close over are those of the first call.
+
     Args:
       method: ``init`` and ``step``.
       key: seeds batches and steps.
       state: the state at step ``start``.
-      sample: ``key -> batch``, traced inside the scan.
+      sample: a function ``key -> batch``, traced inside the scan; or an iterable of batches on the host, of
+        which step ``k`` gets number ``k`` (with ``start`` the first ones are skipped). They are of one shape,
+        and fetched for a chunk while the chunk before it runs. A collection begins anew at its end.
       num_steps: total number of steps.
       start: first step to do.
       chunk_size: steps between two calls of ``on_chunk``.
@@ -97,63 +102,40 @@ def run(
 
     Raises:
       NonFiniteError: a step's state or info is not finite; carries the last good state.
+      ValueError: a sample function whose data depend on anything but its key, batches of different shapes,
+        or an iterator that ends before the last step.
     """
+    host = HostBatches(sample) if is_iterable(sample) else None
+    chunks = chunks_of(method, None if host else sample)  # pyright: ignore
 
-    advance = _scan(method, sample, chunk_size)
+    def fetch(first: int) -> PyTree:
+        num = min(chunk_size, num_steps - first)
+        return host.take(first, num, chunk_size) if host and num > 0 else ()
+
     record = next_record()
     if start == 0 and record.begun:
-        _, info = jax.eval_shape(lambda: method.step(key, state, sample(key)))
-        start, state, info = record.restored(state, info)
+        like = host.take(0, 1, chunk_size) if host else ()
+        _, told = chunks.program(chunk_size, key, state, like)
+        info = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), told.info)
+        arrays, others = partition(state)
+        start, arrays, info = record.restored(arrays, info)
+        state = combine(arrays, others)
         if start > num_steps:
             raise CheckpointError(f"{start} steps are kept, more than num_steps {num_steps}; begin anew.")
         on_chunk(Chunk(start, state, info))
+    advance, batches = None, ahead(lambda: fetch(start))
     for first in range(start, num_steps, chunk_size):
-        state, alive, info = advance(key, state, jnp.asarray(first), jnp.asarray(num_steps))
-        done = min(chunk_size, num_steps - first)
-        good = done if np.all(alive[:done]) else int(np.argmin(np.asarray(alive)))
+        here = batches()
+        if advance is None:
+            advance, _ = chunks.program(chunk_size, key, state, here)
+        state, alive, info = advance(key, state, first, num_steps, here)
+        # While the device works on this chunk.
+        batches = ahead(lambda after=first + chunk_size: fetch(after))
+        alive, done = jax.device_get(alive), min(chunk_size, num_steps - first)
+        good = done if np.all(alive[:done]) else int(np.argmin(alive))
         chunk = Chunk(first + good, state, jax.tree.map(lambda leaf, n=good: leaf[:n], info))
-        record.add(*chunk)
+        record.add(chunk.step, partition(state)[0], chunk.info)
         if good < done:
             raise NonFiniteError(chunk.step, state)
         on_chunk(chunk)
     return state
-
-
-def _scan(method: Method, sample: Callable[[Key], PyTree], chunk_size: int):
-    """Some steps as one program, those beyond the last and all after a non-finite one changing nothing.
-
-    Key, length and data are arguments, so that runs which differ in them alone share a program.
-    """
-
-    def advance(key: Key, state: PyTree, first: jax.Array, num_steps: jax.Array):
-        def body(carry: tuple[PyTree, jax.Array], step: jax.Array):
-            before, alive = carry
-            batch_key, step_key = jax.random.split(jax.random.fold_in(key, step))
-            after, info = method.step(step_key, before, sample(batch_key))
-            alive = alive & is_finite((after, info))
-            # The last chunk may be longer than what is left to do.
-            keep = alive & (step < num_steps)
-            kept = jax.tree.map(lambda new, old: jnp.where(keep, new, old), after, before)
-            return (kept, alive), (alive, info)
-
-        start = (state, jnp.array(True))
-        (after, _), (alive, info) = jax.lax.scan(body, start, first + jnp.arange(chunk_size))
-        return after, alive, info
-
-    return _with_data_as_arguments(advance)
-
-
-def _with_data_as_arguments(function: Callable[..., PyTree]) -> Callable[..., PyTree]:
-    """``jit``, but arrays that the function closes over are arguments of the program, not parts of it."""
-    traced = None
-
-    def call(*arguments: PyTree) -> PyTree:
-        nonlocal traced
-        if traced is None:
-            closed, shapes = jax.make_jaxpr(function, return_shape=True)(*arguments)
-            program = jax.jit(lambda data, leaves: eval_jaxpr(closed.jaxpr, data, *leaves))
-            traced = partial(program, closed.consts), jax.tree.structure(shapes)
-        program, structure = traced
-        return structure.unflatten(program(jax.tree.leaves(arguments)))
-
-    return call

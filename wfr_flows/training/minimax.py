@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from wfr_flows.training.method import Method
+from wfr_flows.numerics import combine, partition
+from wfr_flows.training.method import Method, averaged, copied, start_of, updated, value_and_gradient
 from wfr_flows.typing import Array, Int, Key, Params, PyTree, Scalar
 
 
@@ -101,19 +102,17 @@ def minimax(
 
     def init(params: tuple[Params, Params]) -> MinimaxState:
         outer, inner = params
-        start = jnp.zeros((), jnp.int32)
-        return MinimaxState(
-            outer, inner, outer_optimiser.init(outer), inner_optimiser.init(inner), outer, start
-        )
+        optimisers = start_of(outer_optimiser, outer), start_of(inner_optimiser, inner)
+        return copied(MinimaxState(outer, inner, *optimisers, outer, jnp.zeros((), jnp.int32)))
 
     def step(key: Key, state: MinimaxState, batch: PyTree) -> tuple[MinimaxState, MinimaxInfo]:
         show_key, inner_key, outer_key = jax.random.split(key, 3)
-        shown = jax.lax.stop_gradient(show(state.outer, show_key, batch))
+        shown = _still(show(state.outer, show_key, batch))
         climb = _updates(lambda inner, key: (-ascent(inner, key, shown), ()), inner_optimiser, inner_project)
         (inner, inner_state), (loss, _) = climb(inner_key, state.inner, state.inner_optimiser, inner_steps)
         fall = _updates(lambda outer, key: descent(outer, inner, key, batch), outer_optimiser, outer_project)
         (outer, outer_state), (value, info) = fall(outer_key, state.outer, state.outer_optimiser, outer_steps)
-        average = optax.incremental_update(outer, state.average, 1 - average_decay)
+        average = averaged(outer, state.average, average_decay)
         state = MinimaxState(outer, inner, outer_state, inner_state, average, state.step + 1)
         return state, MinimaxInfo(-loss, value, info)
 
@@ -127,14 +126,26 @@ def _updates(
 ):
     """A scan of updates of one player, and the value and info before the last of them."""
 
-    def update(carry: tuple[Params, PyTree], key: Key):
-        params, state = carry
-        (value, info), gradient = jax.value_and_grad(loss, has_aux=True)(params, key)
-        change, state = optimiser.update(gradient, state, params)
-        return (project(optax.apply_updates(params, change)), state), (value, info)
-
     def updates(key: Key, params: Params, state: PyTree, num: int):
-        carry, told = jax.lax.scan(update, (params, state), jax.random.split(key, num))
-        return carry, jax.tree.map(lambda leaf: leaf[-1], told)
+        arrays, rest = partition(params)
+
+        def update(carry: tuple[Params, PyTree], key: Key):
+            params, state = combine(carry[0], rest), carry[1]
+
+            def at(params: Params) -> tuple[Scalar, Any]:
+                return loss(params, key)
+
+            (value, info), gradient = value_and_gradient(at, params)
+            params, state = updated(optimiser, gradient, state, params, value, lambda p: at(p)[0])
+            return (partition(project(params))[0], state), (value, info)
+
+        (arrays, state), told = jax.lax.scan(update, (arrays, state), jax.random.split(key, num))
+        return (combine(arrays, rest), state), jax.tree.map(lambda leaf: leaf[-1], told)
 
     return updates
+
+
+def _still(tree: PyTree) -> PyTree:
+    """The tree as a constant of derivatives."""
+    arrays, rest = partition(tree)
+    return combine(jax.lax.stop_gradient(arrays), rest)

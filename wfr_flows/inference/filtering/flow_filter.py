@@ -18,7 +18,7 @@ from wfr_flows.inference.filtering.rejuvenation import (
 )
 from wfr_flows.inference.importance import reweighted
 from wfr_flows.measures import equally_weighted
-from wfr_flows.training import Method
+from wfr_flows.training import Method, copied
 from wfr_flows.typing import Array, Float, Key, Params, Scalar
 
 
@@ -208,7 +208,8 @@ def _begin(model: StateSpace, prediction: Prediction, num_particles: int):
         particle_key, key = jax.random.split(key)
         particles = model.initial.spread(particle_key, num_particles)
         sample = Sample(particles, jax.vmap(log_density)(particles.position))
-        return FlowState(jnp.asarray(model.start, sample.log_density.dtype), sample, prediction.init(key))
+        start = jnp.asarray(model.start, sample.log_density.dtype)
+        return copied(FlowState(start, sample, prediction.init(key)))
 
     return init
 

@@ -9,9 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from wfr_flows.inference.filtering.filtered import Filtered, check_counts, log_likelihoods
-from wfr_flows.inference.filtering.model import Observations, StateSpace, concrete
+from wfr_flows.inference.filtering.model import Observations, StateSpace
 from wfr_flows.inference.importance import reweighted
 from wfr_flows.measures import Particles
+from wfr_flows.numerics import concrete
 from wfr_flows.training import Method
 from wfr_flows.typing import Array, Float, Key, Scalar
 
@@ -67,7 +68,7 @@ def grid_filter(
         del key
         x = jnp.asarray(np.linspace(low, high, num_nodes)[:, None], dtype)
         particles = Particles(x, jax.vmap(initial)(x)).normalise()
-        return GridState(jnp.asarray(model.start, dtype), particles, _coarseness(particles))
+        return GridState(jnp.array(model.start, dtype), particles, _coarseness(particles))
 
     def step(key: Key, state: GridState, now: Observations) -> tuple[GridState, Filtered]:
         del key

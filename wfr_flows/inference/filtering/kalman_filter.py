@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from wfr_flows.inference.filtering.filtered import Filtered, check_counts
 from wfr_flows.inference.filtering.model import LinearGaussian, Observations
 from wfr_flows.measures import standard_normal, with_moments
-from wfr_flows.training import Method
+from wfr_flows.training import Method, copied
 from wfr_flows.typing import Array, Float, Key, Scalar
 
 _DOUBLINGS = 64
@@ -62,7 +62,7 @@ def kalman_filter(model: LinearGaussian, num_particles: int = 1024) -> Method:
     def init(key: Key) -> KalmanState:
         del key
         factor = jnp.linalg.cholesky(model.covariance)
-        return KalmanState(jnp.asarray(model.start, origin.dtype), centred.mean, factor)
+        return copied(KalmanState(jnp.asarray(model.start, origin.dtype), centred.mean, factor))
 
     def step(key: Key, state: KalmanState, now: Observations) -> tuple[KalmanState, Filtered]:
         transition, drifted, spread = moments_after(centred, now.time - state.time)

@@ -8,9 +8,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 
 from wfr_flows.measures import Distribution, gaussian
+from wfr_flows.numerics import concrete
 from wfr_flows.typing import Array, ArrayLike, Bool, Float, Key, Scalar
 
 _ROUNDED = 0.05
@@ -183,7 +183,7 @@ def gaussian_sensor(
 
 
 def observations(time: ArrayLike, value: ArrayLike, *, start: float = 0.0) -> Observations:
-    """`Observations` from concrete arrays, refusing what no filter can use.
+    """`Observations` from arrays, refusing what no filter can use; of traced arrays, wrong shapes only.
 
     Args:
       time: ``[K]``, increasing and after ``start``.
@@ -193,7 +193,8 @@ def observations(time: ArrayLike, value: ArrayLike, *, start: float = 0.0) -> Ob
       ValueError: empty or wrongly shaped arrays, times that do not increase or that the precision cannot tell
         apart, infinite or partly missing rows.
     """
-    time, value = np.asarray(time), np.asarray(value)
+    known = concrete(time, value, start)
+    time, value = (np.asarray(a) if concrete(a) else jnp.asarray(a) for a in (time, value))
     if time.dtype.kind not in "fiu" or value.dtype.kind not in "fiu":
         raise ValueError(f"time is {time.dtype} and value {value.dtype}; give real numbers.")
     value = value[:, None] if value.ndim == 1 else value
@@ -202,10 +203,11 @@ def observations(time: ArrayLike, value: ArrayLike, *, start: float = 0.0) -> Ob
     if time.size == 0:
         raise ValueError("there are no observations; give at least one.")
     dtype = jnp.result_type(float)
-    _check_times(np.asarray(time, np.float64), start, dtype)
-    missing = np.isnan(value)
-    if np.isinf(value).any() or (missing.any(axis=1) != missing.all(axis=1)).any():
-        raise ValueError("some observations are infinite or missing in part; make such rows NaN.")
+    if known:
+        _check_times(np.asarray(time, np.float64), start, dtype)
+        missing = np.isnan(value)
+        if np.isinf(value).any() or (missing.any(axis=1) != missing.all(axis=1)).any():
+            raise ValueError("some observations are infinite or missing in part; make such rows NaN.")
     return Observations(jnp.asarray(time, dtype), jnp.asarray(value, dtype))
 
 
@@ -232,11 +234,6 @@ def _check_times(time: np.ndarray, start: float, dtype: jnp.dtype) -> None:
             f"time {time[int(lost.argmax())]:.10g} is too close to the one before it for {np.dtype(dtype)};"
             " subtract an origin from all times and the start, or set JAX_ENABLE_X64=1."
         )
-
-
-def concrete(*values: ArrayLike) -> bool:
-    """Whether all values are known now, not only when a traced function runs."""
-    return not any(isinstance(value, Tracer) for value in values)
 
 
 def simulate(
@@ -354,6 +351,8 @@ class LinearGaussian(NamedTuple):
     def state_space(self) -> StateSpace:
         """The same model for every filter; with a potential where ``A`` is symmetric and ``L Lᵀ ∝ I``.
 
+        Whether they are is not known of traced matrices, which become a drift and noise.
+
         Raises:
           ValueError: see `check`.
         """
@@ -369,14 +368,13 @@ class LinearGaussian(NamedTuple):
             return self.observe @ x + factor @ jax.random.normal(key, zero.shape, zero.dtype)
 
         initial, sensor = gaussian(self.mean, self.covariance), Sensor(log_likelihood, draw)
-        matrix, spread = np.asarray(self.drift), np.asarray(self.noise @ self.noise.T)
-        even = spread[0, 0] * np.eye(len(spread))
-        if spread[0, 0] > 0 and _nearly(matrix, matrix.T) and _nearly(spread, even):
+        temperature = self._temperature()
+        if temperature is not None:
             return state_space(
                 initial,
                 sensor,
                 potential=lambda x: -0.5 * x @ self.drift @ x - self.offset @ x,
-                temperature=0.5 * spread[0, 0],
+                temperature=temperature,
                 start=self.start,
             )
         return state_space(
@@ -386,3 +384,14 @@ class LinearGaussian(NamedTuple):
             noise=self.noise,
             start=self.start,
         )
+
+    def _temperature(self) -> float | None:
+        """``β⁻¹`` where the model is known to be a gradient flow, else None."""
+        if not concrete(self.drift, self.noise):
+            return None
+        matrix, noise = np.asarray(self.drift), np.asarray(self.noise)
+        spread = noise @ noise.T
+        even = spread[0, 0] * np.eye(len(spread))
+        if spread[0, 0] > 0 and _nearly(matrix, matrix.T) and _nearly(spread, even):
+            return 0.5 * spread[0, 0]
+        return None

@@ -39,7 +39,7 @@ def particle_filter(
 
     def init(key: Key) -> ParticleState:
         particles = model.initial.sample(key, num_particles)
-        return ParticleState(jnp.asarray(model.start, particles.position.dtype), particles)
+        return ParticleState(jnp.array(model.start, particles.position.dtype), particles)
 
     def step(key: Key, state: ParticleState, now: Observations) -> tuple[ParticleState, Filtered]:
         move_key, resample_key = jax.random.split(key)

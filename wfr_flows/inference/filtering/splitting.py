@@ -10,7 +10,8 @@ import numpy as np
 
 from wfr_flows.dynamics import integrate
 from wfr_flows.gradient_flows import Functional, Sample, negative_entropy, potential_energy, total
-from wfr_flows.inference.filtering.model import StateSpace, concrete
+from wfr_flows.inference.filtering.model import StateSpace
+from wfr_flows.numerics import concrete
 from wfr_flows.typing import Array, Float, Scalar
 
 _PROBES = 8
