@@ -5,9 +5,10 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
-from wfr_flows import dynamics, measures, metrics, numerics, potentials
+from wfr_flows import dynamics, measures, metrics, numerics, potentials, training
 from wfr_flows.dynamics import Geometry
 from wfr_flows.measures.particles import centre_and_scale
 
@@ -190,3 +191,22 @@ CONTEXTS = {
 def test_no_promotion_is_implicit(case, context, double):
     with jax.enable_x64(double), CONTEXTS[context]():
         jax.eval_shape(CASES[case])
+
+
+def test_compiled_functions_move_nothing_between_host_and_device():
+    field, grid = field_of(Geometry(1.3)), dynamics.time_grid(2)
+    method = training.gradient_method(lambda params, key, batch: (params @ batch, ()), optax.sgd(0.1))
+
+    @jax.jit
+    def everything(geometry, params, a, b):
+        measure = measures.particles(a.position, a.weight)
+        path = dynamics.flow(net(), geometry, params, measure, grid)
+        return path, metrics.energy_distance(path.at(-1), b), measures.resample(KEY, a, 5)
+
+    shown = jax.device_put((Geometry(1.3), field.init(KEY), cloud(), cloud(5)))
+    state, key = method.init(jnp.zeros(2)), jax.random.key(0)
+    with jax.transfer_guard("disallow"):
+        jax.block_until_ready(everything(*shown))
+        # Batches from the host are put on the device explicitly.
+        for sample in (lambda key: jax.random.normal(key, (2,)), [np.ones(2)]):
+            training.run(method, key, state, sample, 3, chunk_size=2)

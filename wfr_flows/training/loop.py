@@ -133,7 +133,9 @@ def run(
         batches = ahead(lambda after=first + chunk_size: fetch(after))
         alive, done = jax.device_get(alive), min(chunk_size, num_steps - first)
         good = done if np.all(alive[:done]) else int(np.argmin(alive))
-        chunk = Chunk(first + good, state, jax.tree.map(lambda leaf, n=good: leaf[:n], info))
+        chunk = Chunk(
+            first + good, state, jax.tree.map(lambda leaf, n=good: jax.lax.slice_in_dim(leaf, 0, n), info)
+        )
         record.add(chunk.step, partition(state)[0], chunk.info)
         if good < done:
             raise NonFiniteError(chunk.step, state)
