@@ -8,7 +8,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from wfr_flows.numerics import concrete, inverse_distribution, running_total
+from wfr_flows.numerics import (
+    concrete,
+    inverse_distribution,
+    log_normalised,
+    log_of_weight,
+    running_total,
+    weight_of_log,
+)
 from wfr_flows.typing import Array, Float, Key, Scalar
 
 
@@ -27,8 +34,8 @@ class Particles(NamedTuple):
 
     @property
     def weight(self) -> Float[Array, " n"]:
-        """``exp(log_weight)``."""
-        return jnp.exp(self.log_weight)
+        """``exp(log_weight)``, with derivatives in weights of 0 that `particles` was given."""
+        return weight_of_log(self.log_weight)
 
     @property
     def mass(self) -> Scalar:
@@ -43,7 +50,7 @@ class Particles(NamedTuple):
 
     def normalise(self) -> "Particles":
         """The probability measure proportional to this one."""
-        return Particles(self.position, jax.nn.log_softmax(self.log_weight, axis=-1))
+        return Particles(self.position, log_normalised(self.log_weight))
 
 
 def particles(position, weight=None, *, name: str = "position") -> Particles:
@@ -94,7 +101,7 @@ def _log_weight(weight: Any, num: int, name: str) -> Float[Array, " n"]:
     if not concrete(weight):
         weight = jnp.asarray(weight, dtype)
         _check_shape(weight.shape, num, name)
-        return jnp.log(weight)
+        return log_of_weight(weight)
     weight = np.full(num, 1.0 / num) if weight is None else _check_weight(np.asarray(weight), num, name)
     with np.errstate(divide="ignore"):
         return jnp.asarray(np.log(weight), dtype)

@@ -35,6 +35,7 @@ from wfr_flows.numerics.trees import (
     is_key,
     partition,
 )
+from wfr_flows.numerics.weights import log_normalised, log_of_weight, weight_of_log
 
 __all__ = [
     "FDivergence",
@@ -60,6 +61,8 @@ __all__ = [
     "lattice",
     "log_cos_ratio",
     "log_det",
+    "log_normalised",
+    "log_of_weight",
     "lower_bound",
     "partition",
     "reverse_kl",
@@ -71,4 +74,5 @@ __all__ = [
     "squared_distance",
     "stochastic_log_det",
     "transport_cost",
+    "weight_of_log",
 ]

@@ -1,6 +1,6 @@
 """Both sides of a certificate: what potentials prove from below, and what a plan costs from above."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jax.typing import DTypeLike
@@ -34,7 +34,7 @@ class Penalised(NamedTuple):
     curvature: Scalar
     inverse_penalty: Scalar
     unsquared: bool = False
-    growth: ArrayLike = 0.0
+    growth: Any = 0.0
 
     def cost(self, x: Float[Array, "n d"], y: Float[Array, "m d"]) -> tuple[Array, Bool[Array, "n m"]]:
         """``(c, reachable)`` between all pairs."""

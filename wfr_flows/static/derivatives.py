@@ -9,10 +9,11 @@ solve the optimality conditions on the support of the plan, differentiated:
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from wfr_flows.measures import Particles
 from wfr_flows.numerics import saturate
@@ -157,8 +158,8 @@ def _response_jvp(kind: Kind, primals: tuple, tangents: tuple) -> tuple[tuple, t
         jnp.where(used[1], rest_target + pull_target, 0.0),
     )
     moved_mass = stiffness * (moved_f[row] + moved_g[column]) - pull
-    no_index = [jnp.zeros(row.shape, jax.dtypes.float0)] * 2
-    return found, (DualPotentials(moved_f, moved_g), SparsePlan(*no_index, moved_mass))
+    no_index: Any = np.zeros(row.shape, jax.dtypes.float0)
+    return found, (DualPotentials(moved_f, moved_g), SparsePlan(no_index, no_index, moved_mass))
 
 
 def _weight_change(measure: Particles, moved: Particles) -> Array:

@@ -177,7 +177,7 @@ def spherical_travel(diracs: Diracs, time: ArrayLike, alpha: ArrayLike, angle: A
 def cone_angle(diracs: Diracs, alpha: ArrayLike) -> Scalar:
     """``Θ = arccos(1 - d²_WFR/(4alpha))`` in [0, π/2], between the marginals at mass 1."""
     value = coupling_cost(diracs.normalise(), alpha)
-    return 2 * jnp.arcsin(jnp.sqrt(jnp.clip(value * inverse_alpha(alpha) / 8, 0.0, 0.5)))
+    return 2 * jnp.arcsin(_root(jnp.clip(value * inverse_alpha(alpha) / 8, 0.0, 0.5)))
 
 
 def spherical_from_plain(value: ArrayLike, alpha: ArrayLike) -> Array:

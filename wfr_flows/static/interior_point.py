@@ -65,7 +65,7 @@ def between(
     legal: Array,
     present: tuple[Bool[Array, " n"], Bool[Array, " m"]],
     inverse_penalty: Scalar,
-    growth: Scalar,
+    growth: Scalar | float,
 ) -> Problem:
     """The problem between two probability measures, of those particles alone that are present.
 

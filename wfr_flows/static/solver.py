@@ -32,6 +32,8 @@ from wfr_flows.typing import Array, ArrayLike, Scalar
 
 _MASS_TOLERANCE = 1e-4
 _DENSE_PAIRS = 1 << 23
+# What masses and units may take from the relative gap, in rounding errors.
+_UNITS_ROUNDING = 256.0
 
 
 def _travelling(plan: SparsePlan, source: Particles, target: Particles, alpha: Array) -> Scalar:
@@ -266,7 +268,7 @@ def _solved(
     problem = kind.problem(reduced.alpha)._replace(growth=growth)
     k = problem.inverse_penalty
     # What the change of units takes from a gap must not make a problem unfinished again.
-    enough = tolerance * (1 - 16 * float(jnp.finfo(growth.dtype).eps))
+    enough = max(0.5 * tolerance, tolerance - _UNITS_ROUNDING * float(jnp.finfo(growth.dtype).eps))
 
     def assess(source, target, potentials, plan, num_iterations) -> StaticResult:
         weights = source.weight, target.weight
@@ -304,10 +306,14 @@ def _restored(
     potentials = same(jax.tree.map(jnp.zeros_like, result.potentials), result.potentials)
     mass = jnp.exp(0.5 * (log_a + log_b))
     level = jnp.where(jnp.isfinite(alpha), alpha * (log_a - log_b), 0.0)
+    # Rounding of the masses, whose logarithms count, and of the growth between them.
+    slip = jnp.finfo(mass.dtype).eps * (8 + jnp.abs(log_a) + jnp.abs(log_b))
+    value = unit * mass * (1 + slip) * same(growth, result.value)
+    lower = unit * mass * (1 - slip) * same(growth, result.lower_bound)
     return StaticResult(
-        value=unit * mass * same(growth, result.value),
-        lower_bound=unit * mass * same(growth, result.lower_bound),
-        gap=unit * mass * same(jnp.zeros_like(growth), result.gap),
+        value=value,
+        lower_bound=lower,
+        gap=value - lower,
         potentials=DualPotentials(
             unit * potentials.source[reduced.first_source] + level,
             unit * potentials.target[reduced.first_target] - level,
