@@ -74,5 +74,5 @@ def _flatten(geometry: Geometry) -> tuple[tuple[tuple[Any, Any]], bool]:
 
 
 jax.tree_util.register_pytree_with_keys(
-    Geometry, _flatten, lambda spherical, leaves: Geometry(*leaves, spherical=spherical)
+    Geometry, _flatten, lambda spherical, leaves: Geometry(next(iter(leaves)), spherical)
 )

@@ -8,11 +8,12 @@ import jax.numpy as jnp
 import optax
 
 from wfr_flows.dynamics import Geometry
-from wfr_flows.numerics import inverse_alpha, inverse_distribution, running_total
+from wfr_flows.numerics import inverse_distribution, running_total
 from wfr_flows.potentials import Potential
 from wfr_flows.static import (
     Diracs,
     DiracState,
+    cone_angle,
     coupling_cost,
     spherical_from_plain,
     spherical_travel,
@@ -92,18 +93,7 @@ def _of_pairs(diracs: Diracs, alpha: ArrayLike) -> tuple[Array, Scalar, Array, A
     """Angles between ends, squared spherical distance, and how often to draw each with its running total."""
     share = diracs.source_mass + diracs.target_mass
     squared_distance = spherical_from_plain(coupling_cost(diracs, alpha), alpha)
-    return marginal_angle(diracs, alpha), squared_distance, share, running_total(share)
-
-
-def marginal_angle(diracs: Diracs, alpha: ArrayLike) -> Scalar:
-    """`static.cone_angle`, with derivative 0 rather than NaN in ``alpha`` where it vanishes, as at ``inf``.
-
-    ``Θ = √(d²_SWFR / (2alpha))``.
-    """
-    squared = spherical_from_plain(coupling_cost(diracs.normalise(), alpha), alpha)
-    squared *= 0.5 * inverse_alpha(alpha).astype(squared.dtype)
-    apart = squared > 0
-    return jnp.where(apart, jnp.sqrt(jnp.where(apart, squared, 1.0)), 0.0)
+    return cone_angle(diracs, alpha), squared_distance, share, running_total(share)
 
 
 def evolution_error(

@@ -10,7 +10,7 @@ import numpy as np
 
 from wfr_flows import static
 from wfr_flows.dynamics import Field, FlowState, Geometry, Rates, Trajectory, batched, field_motion, integrate
-from wfr_flows.geodesics.matching import Loss, draw, evolution_error, marginal_angle
+from wfr_flows.geodesics.matching import Loss, draw, evolution_error
 from wfr_flows.measures import Particles, padded, thinned
 from wfr_flows.metrics import energy_distance
 from wfr_flows.numerics import running_total, simpson_weights
@@ -117,7 +117,7 @@ def chain_matching(
     share = chain.diracs.source_mass + chain.diracs.target_mass
     total = jax.jit(jax.vmap(running_total))(share)
     mass = jnp.mean(total[:, -1]) / 2
-    angle = jax.jit(jax.vmap(marginal_angle, (0, None)))(chain.diracs, geometry.alpha)
+    angle = jax.jit(jax.vmap(static.cone_angle, (0, None)))(chain.diracs, geometry.alpha)
     rates_at = jax.vmap(batched(field), (None, 0, 0))
     travel = jax.vmap(_traveller(geometry), (0, 0, None))
 

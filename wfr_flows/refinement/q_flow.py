@@ -1,5 +1,6 @@
 """Q-flow [QF]: a flow between two samples that is moved towards optimal transport."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
@@ -129,25 +130,16 @@ def q_flow(
 
     def step(key: Key, state: QState, batch: Ends) -> tuple[QState, QTerms]:
         match_key, ratio_key = jax.random.split(key)
-
-        trained, rest = partition(state.flow.params, is_floating)
-        paths, pull_back = jax.vjp(lambda some: both_ways(batch, combine(some, rest)), trained)
+        paths, pull_back = _pull_back(partial(both_ways, batch), state.flow.params)
         ratios, logistic = _trained(ratio_method, ratio_steps, ratio_key, state.ratio, _arrived(paths), batch)
         cost = partial(_cost, ratio, ratios.params, geometry, weight_at(state.flow.step))
         (value, (divergence, transport)), change = jax.value_and_grad(cost, has_aux=True)(paths)
         (gradient,) = pull_back(change)
-        straightness = _straightness(field, geometry, paths)
-
-        def straight(params: Params) -> tuple[Scalar, tuple[()]]:
-            return straightness(params, match_key), ()
-
+        straight = partial(_alone, _straightness(field, geometry, paths), match_key)
         (bent, _), slope = value_and_gradient(straight, state.flow.params)
         gradient = jax.tree.map(lambda a, b: a + matching_weight * b, gradient, slope)
-
-        def value_fn(params: Params) -> Scalar:
-            return cost(both_ways(batch, params))[0] + matching_weight * straight(params)[0]
-
         value += matching_weight * bent
+        value_fn = partial(_value, lambda params: cost(both_ways(batch, params)), straight, matching_weight)
         flow = descend(optimiser, state.flow, gradient, value, value_fn, average_decay=average_decay)
         return QState(flow, ratios), QTerms(divergence, transport, logistic)
 
@@ -182,6 +174,22 @@ def _straightness(field: Field, geometry: Geometry, paths: tuple[Trajectory, Tra
     """Matching on the pairs that the flow makes now."""
     pairs = joined(*paths)
     return flow_matching(field, geometry, pairs, num_times=16, num_pairs=pairs.source_mass.size // 16)
+
+
+def _pull_back(function: Callable, params: Params):
+    """`jax.vjp` in the floating-point leaves of parameters."""
+    trained, rest = partition(params, is_floating)
+    return jax.vjp(lambda some: function(combine(some, rest)), trained)
+
+
+def _value(cost: Callable, straight: Callable, matching_weight: float, params: Params) -> Scalar:
+    """What the flow's step descends on."""
+    return cost(params)[0] + matching_weight * straight(params)[0]
+
+
+def _alone(loss: Loss, key: Key, params: Params) -> tuple[Scalar, tuple[()]]:
+    """A loss at one key, without diagnostics."""
+    return loss(params, key), ()
 
 
 def _arrived(paths: tuple[Trajectory, Trajectory]) -> Ends:

@@ -38,11 +38,13 @@ class HostBatches:
         self._first: PyTree = None
 
     def take(self, first: int, num: int, size: int) -> PyTree:
-        """Batches ``first, ..., first + num - 1`` on the device, ``[size, ...]``; the last one is repeated.
+        """Batches ``first, ..., first + num - 1`` on the device, ``[size, ...]``; the last is repeated.
 
         Raises:
           ValueError: the iterable has ended, or the shapes of batches differ.
         """
+        if num < 1:
+            return ()
         while self._next < first:
             self._one()
         batches = [self._one() for _ in range(num)]

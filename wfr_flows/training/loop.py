@@ -11,8 +11,8 @@ from wfr_flows.numerics import combine, partition
 from wfr_flows.training.batches import HostBatches, ahead, is_iterable
 from wfr_flows.training.checkpoint import CheckpointError
 from wfr_flows.training.method import Method
-from wfr_flows.training.programs import chunks_of
-from wfr_flows.training.resume import next_record
+from wfr_flows.training.programs import ChunkPrograms, chunks_of
+from wfr_flows.training.resume import Record, next_record
 from wfr_flows.typing import Key, PyTree
 
 
@@ -107,24 +107,32 @@ def run(
     """
     host = HostBatches(sample) if is_iterable(sample) else None
     chunks = chunks_of(method, None if host else sample)  # pyright: ignore
-
-    def fetch(first: int) -> PyTree:
-        num = min(chunk_size, num_steps - first)
-        return host.take(first, num, chunk_size) if host and num > 0 else ()
-
     record = next_record()
     if start == 0 and record.begun:
         like = host.take(0, 1, chunk_size) if host else ()
         _, told = chunks.program(chunk_size, key, state, like)
-        info = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), told.info)
-        arrays, others = partition(state)
-        start, arrays, info = record.restored(arrays, info)
-        state = combine(arrays, others)
-        if start > num_steps:
-            raise CheckpointError(f"{start} steps are kept, more than num_steps {num_steps}; begin anew.")
-        on_chunk(Chunk(start, state, info))
-    advance, batches = None, ahead(lambda: fetch(start))
-    for first in range(start, num_steps, chunk_size):
+        done = _restored(record, state, told.info, num_steps)
+        start, state = done.step, done.state
+        on_chunk(done)
+    for chunk, finite in _scanned(chunks, host, key, Chunk(start, state, ()), num_steps, chunk_size):
+        record.add(chunk.step, partition(chunk.state)[0], chunk.info)
+        if not finite:
+            raise NonFiniteError(chunk.step, chunk.state)
+        on_chunk(chunk)
+        state = chunk.state
+    return state
+
+
+def _scanned(
+    chunks: ChunkPrograms, host: HostBatches | None, key: Key, begun: Chunk, num_steps: int, chunk_size: int
+) -> Iterator[tuple[Chunk, bool]]:
+    """Chunk after chunk, and whether all of it was finite; otherwise it ends before the step that broke."""
+
+    def fetch(first: int) -> PyTree:
+        return host.take(first, min(chunk_size, num_steps - first), chunk_size) if host else ()
+
+    advance, state, batches = None, begun.state, ahead(lambda: fetch(begun.step))
+    for first in range(begun.step, num_steps, chunk_size):
         here = batches()
         if advance is None:
             advance, _ = chunks.program(chunk_size, key, state, here)
@@ -133,11 +141,15 @@ def run(
         batches = ahead(lambda after=first + chunk_size: fetch(after))
         alive, done = jax.device_get(alive), min(chunk_size, num_steps - first)
         good = done if np.all(alive[:done]) else int(np.argmin(alive))
-        chunk = Chunk(
-            first + good, state, jax.tree.map(lambda leaf, n=good: jax.lax.slice_in_dim(leaf, 0, n), info)
-        )
-        record.add(chunk.step, partition(state)[0], chunk.info)
-        if good < done:
-            raise NonFiniteError(chunk.step, state)
-        on_chunk(chunk)
-    return state
+        info = jax.tree.map(lambda leaf, n=good: jax.lax.slice_in_dim(leaf, 0, n), info)
+        yield Chunk(first + good, state, info), good == done
+
+
+def _restored(record: Record, state: PyTree, info: PyTree, num_steps: int) -> Chunk:
+    """All that an earlier process has done; ``info`` tells the shapes of those of a chunk."""
+    one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), info)
+    arrays, others = partition(state)
+    step, arrays, infos = record.restored(arrays, one)
+    if step > num_steps:
+        raise CheckpointError(f"{step} steps are kept, more than num_steps {num_steps}; begin anew.")
+    return Chunk(step, combine(arrays, others), infos)

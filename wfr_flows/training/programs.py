@@ -40,7 +40,7 @@ class _Static(NamedTuple):
     leaves: tuple[Any, ...]
 
 
-class _Scan:
+class ChunkPrograms:
     """Chunks of one method and one sample function (None for batches from the host).
 
     Traced under `jax.jit`, so that a trace is kept by shapes, types and JAX's settings. The program of a
@@ -74,22 +74,22 @@ class _Scan:
 
 
 # Entries go with the functions: a trace holds neither the step nor the sample function.
-_SCANS: weakref.WeakKeyDictionary[Callable, weakref.WeakKeyDictionary[Callable, _Scan]] = (
+_SCANS: weakref.WeakKeyDictionary[Callable, weakref.WeakKeyDictionary[Callable, ChunkPrograms]] = (
     weakref.WeakKeyDictionary()
 )
 
 
-def chunks_of(method: Method, sample: Sample | None) -> _Scan:
+def chunks_of(method: Method, sample: Sample | None) -> ChunkPrograms:
     """The chunks of a method and a sample function, the same ones for the same two functions."""
     step, draw = method.step, _from_host if sample is None else sample
     try:
         # A bound method is a new object wherever it is looked up, and not kept.
         kept = _SCANS.setdefault(step, weakref.WeakKeyDictionary())
         if draw not in kept:
-            kept[draw] = _Scan(weakref.ref(step), weakref.ref(draw))
+            kept[draw] = ChunkPrograms(weakref.ref(step), weakref.ref(draw))
         return kept[draw]
     except TypeError:  # no weak references to it, or no hash
-        return _Scan(lambda: step, lambda: draw)
+        return ChunkPrograms(lambda: step, lambda: draw)
 
 
 def _from_host(key: Key) -> PyTree:
