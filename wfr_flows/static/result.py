@@ -17,18 +17,17 @@ class StaticResult(NamedTuple):
     """An exact distance with its certificate.
 
     Attributes:
-      value: upper bound on d², the cost of an explicit semi-coupling; differentiable with respect to
-        positions, log-weights and alpha by the envelope theorem, at the cost of a sum over the plan. To first
-        order only, and the other fields have derivative zero.
-      lower_bound: value of feasible dual potentials; up to rounding the true d² lies in
-        ``[lower_bound, value]``.
+      value: upper bound on d², the cost of an explicit semi-coupling and what rounding may have taken from
+        it; differentiable with respect to positions, log-weights and alpha.
+      lower_bound: value of feasible dual potentials, less what rounding may have added: the true d² lies in
+        ``[lower_bound, value]``. Derivative zero, like that of the gap.
       gap: ``value - lower_bound``.
       potentials: the feasible dual potentials behind ``lower_bound`` (plain WFR between the measures, or
-        between their normalisations for the spherical distance).
-      plan: the transport plan behind ``value``, as a list of pairs.
+        between their normalisations for the spherical distance); differentiable.
+      plan: the transport plan behind ``value``, as a list of pairs; its masses are differentiable.
       num_iterations: Newton steps, those between cells of a large problem included; 0 where smoothed
         transport alone closed the gap.
-      converged: whether ``gap <= tolerance · value``.
+      converged: whether ``gap <= tolerance · value``, exactly.
     """
 
     value: Scalar
