@@ -76,8 +76,8 @@ def wfr(
     The value, the potentials and the plan have derivatives of every order in positions, log-weights and alpha
     (see `derivatives`); where points coincide, or plans are not unique, to one side. They are as accurate as
     the plan: at the default tolerance single entries of a gradient may be some per cent off, second
-    derivatives want a tolerance of 1e-9. Beyond 2²³ pairs potentials and plan have derivative zero, and second
-    derivatives are refused. For derivatives in weights that are 0, build the measure with `particles`.
+    derivatives want a tolerance of 1e-9. Beyond 2²³ pairs potentials and plan have derivative zero, and
+    second derivatives are refused. For derivatives in weights that are 0, build the measure with `particles`.
 
     Args:
       source, target: `Particles`, ``[n, d]`` and ``[m, d]``; zero weights are legal, wherever they are.
