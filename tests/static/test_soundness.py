@@ -318,3 +318,35 @@ def test_a_weight_of_zero_has_a_derivative():
     for i in range(5):
         once, twice = (both(weight.at[i].add(h))[0] - before for h in (step, 2 * step))
         np.testing.assert_allclose(gradient[i], (4 * once - twice) / (2 * step), rtol=1e-4)
+
+
+@pytest.mark.parametrize("double", [True, False])
+def test_strict_types_and_ranks_are_legal(double):
+    with (
+        jax.enable_x64(double),
+        jax.numpy_rank_promotion("raise"),
+        jax.numpy_dtype_promotion("strict"),
+    ):
+        x, y, alpha = jnp.ones((5, 2)), jnp.ones((4, 2)), jnp.ones(())
+        source, target = Particles(x, x[:, 0]), Particles(y, y[:, 0])
+
+        def everything(source, target, alpha):
+            result = static.wfr(source, target, alpha)
+            spherical = static.spherical_wfr(source, target, alpha)
+            diracs = static.semi_coupling(result, source, target, alpha)
+            return (
+                static.gaussian_hellinger(source, target, alpha),
+                static.wasserstein_1(source, target),
+                static.unmatched(result, source, target),
+                static.end_potentials(result, alpha),
+                static.potential(result, source, alpha, alpha, x),
+                static.spherical_potential(spherical, source, target, alpha, alpha, x),
+                static.wfr_geodesic(diracs, alpha, alpha),
+                static.spherical_geodesic(diracs, alpha, alpha),
+                static.dual_bound(source.log_weight, source, target, alpha),
+                static.plan_cost(jnp.ones((5, 4)), source, target, alpha),
+            )
+
+        jax.eval_shape(everything, source, target, alpha)
+        value = lambda *arguments: static.wfr(*arguments).value  # noqa: E731
+        jax.eval_shape(jax.hessian(value, argnums=(0, 1, 2)), source, target, alpha)

@@ -113,7 +113,7 @@ def sliced_wasserstein(key: Key, a: Particles, b: Particles, *, num_projections:
 def centred(a: Particles, b: Particles) -> tuple[Particles, Particles]:
     """`supported` measures, moved by one vector to where their positions keep their digits."""
     a, b = supported(a), supported(b)
-    origin = jax.lax.stop_gradient(a.position[jnp.argmax(a.log_weight)])
+    origin = jax.lax.stop_gradient(a.position[jnp.argmax(a.log_weight)])[None]
     return a._replace(position=a.position - origin), b._replace(position=b.position - origin)
 
 

@@ -93,7 +93,7 @@ def sinkhorn_divergence(
     a, b = centred(a, b)
     a_mean, b_mean = moments(a)[0], moments(b)[0]
     # Of measures of mean 0 the potentials are small, and keep their digits; the means add ½|x̄ - ȳ|².
-    a, b = (m._replace(position=m.position - mean) for m, mean in ((a, a_mean), (b, b_mean)))
+    a, b = (m._replace(position=m.position - mean[None]) for m, mean in ((a, a_mean), (b, b_mean)))
     unit = jnp.linalg.norm(jnp.ptp(jax.lax.stop_gradient(jnp.concatenate([a.position, b.position])), axis=0))
     unit = jnp.where(unit > 0, unit, 1.0)
     a, b = (m._replace(position=m.position / unit) for m in (a, b))

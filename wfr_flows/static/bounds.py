@@ -171,8 +171,8 @@ def half_transform(
 
     def block(some: Float[Array, "b d"]) -> Float[Array, " b"]:
         cost, reachable = problem.cost(some, measure.position)
-        present = reachable & (measure.log_weight > -jnp.inf)
-        return problem.capped(jnp.min(jnp.where(present, cost - start, jnp.inf), axis=1))
+        present = reachable & (measure.log_weight > -jnp.inf)[None]
+        return problem.capped(jnp.min(jnp.where(present, cost - start[None], jnp.inf), axis=1))
 
     return in_blocks(block, points, potential.size)
 

@@ -137,7 +137,7 @@ def _scaled(
     # Particles lighter than rounding of the mass are left to the certificate.
     heavy = [weight > jnp.finfo(cost.dtype).eps for weight in weights]
     legal = reachable & problem.worthwhile(cost) & heavy[0][:, None] & heavy[1][None, :]
-    share = jnp.where(legal, weights[0][:, None] * weights[1], 0.0)
+    share = jnp.where(legal, weights[0][:, None] * weights[1][None, :], 0.0)
     mean = ratio(jnp.sum(share * cost), jnp.sum(share))
     penalty = 1 / jnp.maximum(problem.inverse_penalty, jnp.finfo(cost.dtype).tiny)
     # Where islands out of reach of each other differ in mass, potentials have to find a level on each. That
@@ -159,6 +159,7 @@ def _scaled(
 
 def _lacking(legal: Bool[Array, "n m"], source: Array, target: Array) -> Scalar:
     """How far masses in reach of each other are apart: ``Σ (√a - √b)²`` over islands of ``a`` and ``b``."""
+    legal = legal.astype(source.dtype)
     there, here = legal @ target, source @ legal
     here = ratio(legal @ (target * here), there)
     return jnp.sum(jnp.where(there > 0, source * (1 - jnp.sqrt(ratio(there, here))) ** 2, 0.0))

@@ -99,4 +99,4 @@ def _relative_entropy(shift: Array, covariance: Array, reference: Array) -> Scal
 def _square_root(matrix: Array) -> Array:
     """The symmetric root of a symmetric positive matrix."""
     values, vectors = jnp.linalg.eigh(matrix)
-    return (vectors * jnp.sqrt(values)) @ vectors.T
+    return (vectors * jnp.sqrt(values)[None]) @ vectors.T

@@ -109,13 +109,15 @@ class ListedPairs(NamedTuple):
     @property
     def row(self) -> Int[Array, " k"]:
         """Source particle of every pair."""
-        own = jnp.repeat(jnp.arange(self.by_row.shape[0]), self.by_row.shape[1])
+        own = jnp.repeat(jnp.arange(self.by_row.shape[0], dtype=self.by_row.dtype), self.by_row.shape[1])
         return jnp.concatenate([own, self.by_column.ravel()])
 
     @property
     def column(self) -> Int[Array, " k"]:
         """Target particle of every pair."""
-        own = jnp.repeat(jnp.arange(self.by_column.shape[0]), self.by_column.shape[1])
+        own = jnp.repeat(
+            jnp.arange(self.by_column.shape[0], dtype=self.by_row.dtype), self.by_column.shape[1]
+        )
         return jnp.concatenate([self.by_row.ravel(), own])
 
     def combine(self, function: Combine, source: Array, target: Array) -> Array:

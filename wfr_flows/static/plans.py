@@ -41,14 +41,16 @@ def heaviest(plan: Float[Array, "n m"]) -> SparsePlan:
     """The pairs of a dense plan that matter most to their row or to their column, eight for each particle."""
     n, m = plan.shape
     by_row, by_column = _largest(plan), _largest(plan.T)
-    row = jnp.concatenate([jnp.repeat(jnp.arange(n), by_row.shape[1]), by_column.ravel()])
-    column = jnp.concatenate([by_row.ravel(), jnp.repeat(jnp.arange(m), by_column.shape[1])])
+    row = jnp.concatenate([jnp.repeat(jnp.arange(n, dtype=by_row.dtype), by_row.shape[1]), by_column.ravel()])
+    column = jnp.concatenate(
+        [by_row.ravel(), jnp.repeat(jnp.arange(m, dtype=by_row.dtype), by_column.shape[1])]
+    )
     return SparsePlan(row, column, jnp.where(listed_twice(by_row, by_column), 0.0, plan[row, column]))
 
 
 def listed_twice(by_row: Int[Array, "n p"], by_column: Int[Array, "m q"]) -> Array:
     """Which entries of ``by_row`` followed by ``by_column`` repeat an earlier one."""
-    own = jnp.arange(by_column.shape[0])[:, None, None]
+    own = jnp.arange(by_column.shape[0], dtype=by_row.dtype)[:, None, None]
     in_rows = jnp.any(by_row[by_column] == own, axis=-1)
     return jnp.concatenate([_repeated(by_row).ravel(), (in_rows | _repeated(by_column)).ravel()])
 
@@ -101,7 +103,7 @@ def monotone(source: Float[Array, " n"], target: Float[Array, " m"]) -> SparsePl
     order = jnp.argsort(ends)
     of_source = (order < source.size).astype(jnp.int32)
     row = jnp.cumsum(of_source) - of_source
-    column = jnp.arange(order.size) - row
+    column = jnp.arange(order.size, dtype=row.dtype) - row
     mass = jnp.diff(ends[order], prepend=0.0)
     return SparsePlan(jnp.minimum(row, source.size - 1), jnp.minimum(column, target.size - 1), mass)
 

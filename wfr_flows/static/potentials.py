@@ -60,7 +60,7 @@ def potential(
         angle = jnp.minimum(0.25 * squared * k, REACH)
         within = jnp.where(k > 0, angle / jnp.where(k > 0, k, 1.0), 0.25 * squared)
         sine = within * sinc_squared(4 * angle)
-        value = (2 * sine / time - start) / jnp.where(room > 0, room, 1.0)
+        value = (2 * sine / time - start[None]) / jnp.where(room > 0, room, 1.0)[None]
         # A particle that dies altogether has no room left at t = 1, and sends nothing.
         present = (source.log_weight > -jnp.inf) & (room > 0)
         return -jnp.min(jnp.where(present, value, jnp.inf), axis=1)

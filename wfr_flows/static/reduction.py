@@ -192,7 +192,7 @@ def _sites(position: Float[Array, "n d"]) -> Int[Array, " n"]:
     """
     # Adding zero makes -0 into 0.
     bits = jax.lax.bitcast_convert_type(position + 0.0, jnp.uint32).reshape(position.shape[0], -1)
-    odd = 2 * jnp.arange(bits.shape[1], dtype=jnp.uint32) + 1
+    odd = 2 * jnp.arange(bits.shape[1], dtype=jnp.uint32)[None] + 1
     # Without the mixing of high bits into low ones, products of round numbers collide.
     mixed = (bits ^ (bits >> 15)) * (odd * jnp.uint32(0x9E3779B1))
     mixed = (mixed ^ (mixed >> 13)) * (odd * jnp.uint32(0x85EBCA77))

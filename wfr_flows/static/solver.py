@@ -1,6 +1,7 @@
 """The certified static distances: log-entropy transport, annealed, then by an interior-point method."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 
 import jax
@@ -120,7 +121,7 @@ def spherical_wfr(
     value = spherical_from_plain(plain.value, alpha)
     lower = spherical_from_plain(plain.lower_bound, alpha)
     gap = jax.lax.stop_gradient(value) - lower
-    converged = plain.converged | ((jnp.abs(gap) <= tolerance * value) & jnp.isfinite(value))
+    converged = (gap <= tolerance * value) & jnp.isfinite(value) & (jnp.asarray(alpha) > 0)
     return plain._replace(value=value, lower_bound=lower, gap=gap, converged=converged)
 
 
@@ -236,8 +237,7 @@ def _certified(
     alpha = jnp.asarray(alpha, dtype)
     fixed = jax.lax.stop_gradient((source, target, alpha))
     fixed_source, fixed_target, fixed_alpha = fixed
-    # Single precision cannot tell a gap of 1e-4 from rounding where weights or distances are uneven.
-    with jax.enable_x64(True):
+    with _double_precision():
         exact_source, exact_target, exact_alpha = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), fixed)
         reduced = reduction.reduce(exact_source, exact_target, exact_alpha)
         # A cost that is a distance, not its square, scales with the length itself.
@@ -263,6 +263,20 @@ def _certified(
     proven = (gap <= tolerance * result.value) & (alpha > 0) & jnp.isfinite(value)
     proven &= jnp.isfinite(result.lower_bound) & (result.lower_bound <= result.value)
     return result._replace(value=value, gap=gap, potentials=potentials, plan=plan, converged=proven)
+
+
+@contextmanager
+def _double_precision() -> Iterator[None]:
+    """Within the body arrays are double whatever the settings, and precisions and ranks may mix.
+
+    Single precision cannot tell a gap of 1e-4 from rounding where weights or distances are uneven.
+    """
+    with (
+        jax.enable_x64(True),
+        jax.numpy_dtype_promotion("standard"),
+        jax.numpy_rank_promotion("allow"),
+    ):
+        yield
 
 
 def _solved(
