@@ -3,7 +3,7 @@
 Independent of the package, and of the scales of the problem: inputs are the floats as they are.
 """
 
-from decimal import Decimal, getcontext
+from decimal import Decimal, Overflow, getcontext
 
 getcontext().prec = 60
 _PI = Decimal("3.14159265358979323846264338327950288419716939937510582097494459")
@@ -50,7 +50,10 @@ def _maximise(weight, pairs, scale, flat):
 
     def merit(p):
         slack = [c - p[i] - p[j] for i, j, c in pairs]
-        return None if min(slack) <= 0 else value(p) + barrier * sum(s.ln() for s in slack)
+        try:
+            return None if min(slack) <= 0 else value(p) + barrier * sum(s.ln() for s in slack)
+        except Overflow:
+            return None
 
     for _ in range(4000):
         slack = [c - p[i] - p[j] for i, j, c in pairs]

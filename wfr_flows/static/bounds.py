@@ -267,7 +267,7 @@ def divergence(p: Float[Array, " n"], q: Float[Array, " n"]) -> Scalar:
     """``KL(p|q) = Σ p log(p/q) - p + q``, 0 where both are; without cancellation where they are close."""
     x = ratio(p - q, q)
     small = jnp.abs(x) < 1e-2
-    near = x**2 * (1 / 2 - x * (1 / 6 - x * (1 / 12 - x / 20)))
+    near = x**2 * (1 / 2 - x * (1 / 6 - x * (1 / 12 - x * (1 / 20 - x * (1 / 30 - x / 42)))))
     safe = jnp.where(small | (x <= -1), 0.5, x)
     far = jnp.where(x <= -1, 1.0, (1 + safe) * jnp.log1p(safe) - safe)
     return jnp.sum(q * jnp.where(small, near, far))

@@ -35,6 +35,7 @@ class Reduced(NamedTuple):
       alpha: in units of ``length`` squared; ``inf`` where it is too large to tell from it.
       length: the unit of length, a power of two.
       growth: ``2alpha(√a - √b)²/√(ab)`` in units of ``length`` squared; 0 at ``alpha = inf``.
+      growth_error: what rounding of the masses may do to it.
       log_mass: logarithms of the given masses ``a`` and ``b``.
       first_source, first_target: for every particle the one that has the weight of its point.
       partner: for every source particle, a target particle at the same point; 0 where there is none.
@@ -46,6 +47,7 @@ class Reduced(NamedTuple):
     alpha: Scalar
     length: Scalar
     growth: Scalar
+    growth_error: Scalar
     log_mass: tuple[Scalar, Scalar]
     first_source: Int[Array, " n"]
     first_target: Int[Array, " m"]
@@ -53,8 +55,14 @@ class Reduced(NamedTuple):
     equal: Bool[Array, ""]
 
 
-def reduce(source: Particles, target: Particles, alpha: Scalar) -> Reduced:
-    """Take units, masses and coincident particles out of a problem."""
+def reduce(source: Particles, target: Particles, alpha: Scalar, precision: float) -> Reduced:
+    """Take units, masses and coincident particles out of a problem.
+
+    Args:
+      source, target: the measures, in double precision.
+      alpha: length scale, likewise.
+      precision: relative rounding error of the numbers that were given.
+    """
     n, m = source.log_weight.size, target.log_weight.size
     source, target = without_padding(source), without_padding(target)
     carries = [measure.log_weight > -jnp.inf for measure in (source, target)]
@@ -63,7 +71,7 @@ def reduce(source: Particles, target: Particles, alpha: Scalar) -> Reduced:
     (weight, log_a), (weight_target, log_b) = _shares(source.log_weight), _shares(target.log_weight)
     site = _sites(position)
     sizes = [jax.ops.segment_sum(w, s, n + m) for w, s in ((weight, site[:n]), (weight_target, site[n:]))]
-    equal = jnp.sum(jnp.abs(sizes[0] - sizes[1])) <= _EQUAL_MEASURES * jnp.finfo(weight.dtype).eps
+    equal = jnp.sum(jnp.abs(sizes[0] - sizes[1])) <= _EQUAL_MEASURES * precision
     first, first_target = (jax.ops.segment_min(jnp.arange(s.size), s, n + m)[s] for s in (site[:n], site[n:]))
     there = jax.ops.segment_min(jnp.arange(m), site[n:], n + m)[site[:n]]
     merged = [
@@ -75,9 +83,12 @@ def reduce(source: Particles, target: Particles, alpha: Scalar) -> Reduced:
     ]
     units = jnp.maximum(alpha / length / length, jnp.finfo(length.dtype).tiny)
     apart = log_a - log_b
-    apart = jnp.where(jnp.abs(apart) <= _EQUAL_MASSES * jnp.finfo(length.dtype).eps, 0.0, apart)
-    finite = jnp.isfinite(units)
-    growth = jnp.where(finite, 8 * jnp.where(finite, units, 1.0) * jnp.sinh(0.25 * apart) ** 2, 0.0)
+    same = jnp.abs(apart) <= _EQUAL_MASSES * precision
+    quarter = 0.25 * jnp.where(same, 0.0, apart)
+    penalty = 8 * jnp.where(jnp.isfinite(units), units, 0.0)
+    slip = jnp.finfo(length.dtype).eps * (4 + jnp.abs(log_a) + jnp.abs(log_b))
+    growth = penalty * jnp.sinh(quarter) ** 2
+    growth_error = penalty * 0.25 * jnp.sinh(2 * jnp.abs(quarter)) * slip
     # Costs are at most half the dimension here, and penalties that many times as large prescribe marginals.
     flat = units >= source.position.shape[1] / jnp.finfo(length.dtype).eps
     return Reduced(
@@ -86,6 +97,7 @@ def reduce(source: Particles, target: Particles, alpha: Scalar) -> Reduced:
         alpha=jnp.where(flat, jnp.inf, units),
         length=length,
         growth=growth,
+        growth_error=growth_error,
         log_mass=(log_a, log_b),
         first_source=first,
         first_target=first_target,
@@ -144,8 +156,9 @@ def _ends(value: Float[Array, " k"], group: Int[Array, " k"], count: int) -> Int
     running = jnp.cumsum(length)
     begins = jnp.diff(group, prepend=-1) != 0
     before = jax.ops.segment_max(jnp.where(begins, running - length, 0), group, count)[group]
-    # The last of a group ends with it, whatever rounding took from the others.
-    return jnp.where(jnp.roll(begins, -1), whole, jnp.minimum(running - before, whole))
+    # The last of a group that has any length ends with it, whatever rounding took from the others.
+    full = jax.ops.segment_sum(length, group, count)[group]
+    return jnp.where(running - before == full, whole, jnp.minimum(running - before, whole))
 
 
 def _whole(dtype: DTypeLike) -> Array:

@@ -239,7 +239,8 @@ def _certified(
     fixed_source, fixed_target, fixed_alpha = fixed
     with _double_precision():
         exact_source, exact_target, exact_alpha = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), fixed)
-        reduced = reduction.reduce(exact_source, exact_target, exact_alpha)
+        precision = float(jnp.finfo(dtype).eps)
+        reduced = reduction.reduce(exact_source, exact_target, exact_alpha, precision)
         # A cost that is a distance, not its square, scales with the length itself.
         unit = reduced.length if kind.problem(reduced.alpha).unsquared else reduced.length**2
         result = _solved(kind, reduced, prescribed, tolerance, max_iterations)
@@ -286,6 +287,7 @@ def _solved(
     source, target, growth = reduced.source, reduced.target, reduced.growth
     problem = kind.problem(reduced.alpha)._replace(growth=growth)
     k = problem.inverse_penalty
+    least = jnp.maximum(growth - reduced.growth_error, 0.0)
     # What the change of units takes from a gap must not make a problem unfinished again.
     enough = max(0.5 * tolerance, tolerance - _UNITS_ROUNDING * float(jnp.finfo(growth.dtype).eps))
 
@@ -293,12 +295,12 @@ def _solved(
         weights = source.weight, target.weight
         potentials = shift(potentials, *weights, k)
         rounding = dual_rounding(potentials, *weights, k)
-        lower = jnp.maximum(dual_value(potentials, *weights, k) - rounding, 0.0) + growth
+        lower = jnp.maximum(dual_value(potentials, *weights, k) - rounding, 0.0) + least
         upper = partial(kind.upper, source=source, target=target, alpha=reduced.alpha)
         # Whatever an iteration came to, a plan is finite: only then is its cost a bound.
         plan = plan._replace(mass=jnp.where(jnp.isfinite(plan.mass), plan.mass, 0.0))
         plan, value = _cheapest(plan, potentials, *weights, k, upper)
-        value = value + rounding + growth
+        value = value + rounding + growth + reduced.growth_error
         gap = value - lower
         converged = (gap <= enough * value) & (gap >= 0)
         return StaticResult(value, lower, gap, potentials, plan, num_iterations, converged)
@@ -314,7 +316,7 @@ def _restored(
     result: StaticResult, reduced: Reduced, source: Particles, target: Particles, alpha: Scalar, unit: Scalar
 ) -> StaticResult:
     """A result of the reduced problem, in the units, masses and particles that were given."""
-    growth, (log_a, log_b) = reduced.growth, reduced.log_mass
+    growth, error, (log_a, log_b) = reduced.growth, reduced.growth_error, reduced.log_mass
     # Equal measures stay where they are.
     n, size = source.log_weight.size, result.plan.mass.size
     still = SparsePlan(
@@ -327,8 +329,8 @@ def _restored(
     level = jnp.where(jnp.isfinite(alpha), alpha * (log_a - log_b), 0.0)
     # Rounding of the masses, whose logarithms count, and of the growth between them.
     slip = jnp.finfo(mass.dtype).eps * (8 + jnp.abs(log_a) + jnp.abs(log_b))
-    value = unit * mass * (1 + slip) * same(growth, result.value)
-    lower = unit * mass * (1 - slip) * same(growth, result.lower_bound)
+    value = unit * mass * (1 + slip) * same(growth + error, result.value)
+    lower = unit * mass * (1 - slip) * same(jnp.maximum(growth - error, 0.0), result.lower_bound)
     return StaticResult(
         value=value,
         lower_bound=lower,
