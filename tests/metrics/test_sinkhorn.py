@@ -83,6 +83,7 @@ def laws(num=60):
     return x, 1.3 * y + 0.5
 
 
+@pytest.mark.slow
 def test_defaults_converge_to_what_pot_finds_and_scale_with_the_unit():
     x, y = laws()
     a, b = measures.particles(x), measures.particles(y)
