@@ -36,6 +36,7 @@ class Reduced(NamedTuple):
       length: the unit of length, a power of two.
       growth: ``2alpha(√a - √b)²/√(ab)`` in units of ``length`` squared; 0 at ``alpha = inf``.
       growth_error: what rounding of the masses may do to it.
+      mass_error: relative, of the masses; with how far those are apart that count as equal.
       log_mass: logarithms of the given masses ``a`` and ``b``.
       first_source, first_target: for every particle the one that has the weight of its point.
       partner: for every source particle, a target particle at the same point; 0 where there is none.
@@ -48,6 +49,7 @@ class Reduced(NamedTuple):
     length: Scalar
     growth: Scalar
     growth_error: Scalar
+    mass_error: Scalar
     log_mass: tuple[Scalar, Scalar]
     first_source: Int[Array, " n"]
     first_target: Int[Array, " m"]
@@ -98,6 +100,7 @@ def reduce(source: Particles, target: Particles, alpha: Scalar, precision: float
         length=length,
         growth=growth,
         growth_error=growth_error,
+        mass_error=slip + jnp.where(same, jnp.abs(apart), 0.0),
         log_mass=(log_a, log_b),
         first_source=first,
         first_target=first_target,

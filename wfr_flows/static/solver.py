@@ -327,8 +327,7 @@ def _restored(
     potentials = same(jax.tree.map(jnp.zeros_like, result.potentials), result.potentials)
     mass = jnp.exp(0.5 * (log_a + log_b))
     level = jnp.where(jnp.isfinite(alpha), alpha * (log_a - log_b), 0.0)
-    # Rounding of the masses, whose logarithms count, and of the growth between them.
-    slip = jnp.finfo(mass.dtype).eps * (8 + jnp.abs(log_a) + jnp.abs(log_b))
+    slip = reduced.mass_error + 4 * jnp.finfo(mass.dtype).eps
     value = unit * mass * (1 + slip) * same(growth + error, result.value)
     lower = unit * mass * (1 - slip) * same(jnp.maximum(growth - error, 0.0), result.lower_bound)
     return StaticResult(
