@@ -78,6 +78,9 @@ def nested_laplace(
         t = centre + deviation * grid
         found, drift = jax.vmap(at)(t)
         usable = jnp.isfinite(found.log_evidence) & jnp.all(jnp.isfinite(drift), axis=1)
+        # A component that was not found has an evidence of its own; it counts only where none was.
+        settled = usable & found.converged
+        usable = jnp.where(settled.any(), settled, usable)
         marginal = jnp.where(usable, found.log_evidence, -jnp.inf)
         share = jax.nn.softmax(marginal)
         mean = share @ t
