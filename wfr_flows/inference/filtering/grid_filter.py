@@ -60,12 +60,14 @@ def grid_filter(
     if num_nodes < 3:
         raise ValueError(f"num_nodes is {num_nodes}; give at least 3.")
     check_counts(num_steps=num_steps)
-    dtype, apart = jnp.result_type(float), (high - low) / (num_nodes - 1)
-    _check_nodes(low, high, num_nodes, dtype)
+    apart = (high - low) / (num_nodes - 1)
+    _check_nodes(low, high, num_nodes, jnp.result_type(float))
     initial = _initial_density(model, low, high)
 
     def init(key: Key) -> GridState:
         del key
+        # The precision is that of the run, which may be another than when the method was made.
+        dtype = jnp.result_type(float)
         x = jnp.asarray(np.linspace(low, high, num_nodes)[:, None], dtype)
         particles = Particles(x, jax.vmap(initial)(x)).normalise()
         return GridState(jnp.array(model.start, dtype), particles, _coarseness(particles))
