@@ -38,6 +38,12 @@ class NestedLaplace(NamedTuple):
         return mixture(self.weight, self.mean, self.covariance)
 
 
+def _settled(usable: Array, converged: Array) -> Array:
+    """Components that were found; all usable ones where none was: evidence of the others is their own."""
+    found = usable & converged
+    return jnp.where(found.any(), found, usable)
+
+
 def nested_laplace(
     log_density: LogDensity, start: Float[Array, " d"], *, num_nodes: int = 17, max_steps: int = 200
 ) -> NestedLaplace:
@@ -78,9 +84,7 @@ def nested_laplace(
         t = centre + deviation * grid
         found, drift = jax.vmap(at)(t)
         usable = jnp.isfinite(found.log_evidence) & jnp.all(jnp.isfinite(drift), axis=1)
-        # A component that was not found has an evidence of its own; it counts only where none was.
-        settled = usable & found.converged
-        usable = jnp.where(settled.any(), settled, usable)
+        usable = _settled(usable, found.converged)
         marginal = jnp.where(usable, found.log_evidence, -jnp.inf)
         share = jax.nn.softmax(marginal)
         mean = share @ t

@@ -66,11 +66,9 @@ def grid_filter(
 
     def init(key: Key) -> GridState:
         del key
-        # The precision is that of the run, which may be another than when the method was made.
-        dtype = jnp.result_type(float)
-        x = jnp.asarray(np.linspace(low, high, num_nodes)[:, None], dtype)
+        x = jnp.asarray(np.linspace(low, high, num_nodes)[:, None], float)
         particles = Particles(x, jax.vmap(initial)(x)).normalise()
-        return GridState(jnp.array(model.start, dtype), particles, _coarseness(particles))
+        return GridState(jnp.array(model.start, x.dtype), particles, _coarseness(particles))
 
     def step(key: Key, state: GridState, now: Observations) -> tuple[GridState, Filtered]:
         del key
