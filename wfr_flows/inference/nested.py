@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from wfr_flows.gradient_flows.functionals import LogDensity
-from wfr_flows.inference.importance import laplace
+from wfr_flows.inference.importance import Laplace, laplace
 from wfr_flows.measures import Distribution, mixture
 from wfr_flows.typing import Array, Bool, Float, Scalar
 
@@ -38,10 +38,11 @@ class NestedLaplace(NamedTuple):
         return mixture(self.weight, self.mean, self.covariance)
 
 
-def _settled(usable: Array, converged: Array) -> Array:
-    """Components that were found; all usable ones where none was: evidence of the others is their own."""
-    found = usable & converged
-    return jnp.where(found.any(), found, usable)
+def _settled(found: Laplace, drift: Array) -> Array:
+    """Components that were found; all finite ones where none was: evidence of the others is their own."""
+    finite = jnp.isfinite(found.log_evidence) & jnp.all(jnp.isfinite(drift), axis=1)
+    settled = finite & found.converged
+    return jnp.where(settled.any(), settled, finite)
 
 
 def nested_laplace(
@@ -83,8 +84,7 @@ def nested_laplace(
         centre, deviation = carry
         t = centre + deviation * grid
         found, drift = jax.vmap(at)(t)
-        usable = jnp.isfinite(found.log_evidence) & jnp.all(jnp.isfinite(drift), axis=1)
-        usable = _settled(usable, found.converged)
+        usable = _settled(found, drift)
         marginal = jnp.where(usable, found.log_evidence, -jnp.inf)
         share = jax.nn.softmax(marginal)
         mean = share @ t
