@@ -214,6 +214,18 @@ def test_single_precision_closes_with_ties_uneven_weights_and_outliers():
     assert_right(np.round(x), np.round(y), equal, equal)
 
 
+@pytest.mark.parametrize("extent", [7.5e-221, 1e-160, 1e120, 1e200])
+@pytest.mark.parametrize("alpha", [1e-30, 1.0, 1e30])
+def test_growth_does_not_vanish_beside_extents_whose_squares_are_no_floats(extent, alpha):
+    # Mass 5 at the origin, and mass 1 nowhere near it, or all but there.
+    source = particles(np.zeros((SIZE, DIM)), np.full(SIZE, 5 / SIZE))
+    target = particles(np.full((SIZE, DIM), extent), [1.0, 0.0, 0.0])
+    result = _solver("wfr")(source, target, np.float64(alpha))
+    expected = 2 * alpha * ((np.sqrt(5) - 1) ** 2 if extent < 1 else 6)
+    assert result.converged
+    np.testing.assert_allclose([result.lower_bound, result.value], expected, rtol=1e-12)
+
+
 @pytest.mark.parametrize("nowhere", [np.nan, np.inf])
 def test_padding_counts_for_nothing_wherever_it_is(nowhere):
     random = np.random.default_rng(2)

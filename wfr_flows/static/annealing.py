@@ -4,7 +4,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.typing import DTypeLike
 
 from wfr_flows.static.bounds import DualPotentials, dual_value, shift
 from wfr_flows.static.interior_point import Problem, shortfall
@@ -13,7 +12,6 @@ from wfr_flows.typing import Array, Bool, Float, Int, Scalar
 
 _FIRST_SMOOTHING = 0.4
 _LEAST_SMOOTHING = 5e-6
-_ROUNDING = 160.0
 _WARM_SMOOTHING = 5e-3
 _SMOOTHED_TOLERANCE = 3e-5
 _OPENING_STEPS = 4
@@ -76,7 +74,7 @@ def anneal(problem: Problem, state: Annealed, tolerance: float) -> Annealed:
     """
     # Newton's method, which solves systems of the smaller side, takes over where it would be faster.
     most_steps = _STEPS_PER_PARTICLE * min(problem.cost.shape)
-    least = least_smoothing(tolerance, problem.cost.dtype)
+    least = least_smoothing(tolerance)
 
     def unfinished(state: Annealed) -> Bool[Array, ""]:
         return ~state.promising & (jnp.minimum(*state.ahead) < most_steps) & (state.smoothing > least)
@@ -98,11 +96,9 @@ def anneal(problem: Problem, state: Annealed, tolerance: float) -> Annealed:
     return jax.lax.while_loop(unfinished, refine, state)
 
 
-def least_smoothing(tolerance: float, dtype: DTypeLike) -> float:
+def least_smoothing(tolerance: float) -> float:
     """Where annealing ends: early if Newton's method will be needed anyway, and takes a good start alone."""
-    if tolerance < _SMOOTHED_TOLERANCE:
-        return _WARM_SMOOTHING
-    return max(_LEAST_SMOOTHING, _ROUNDING * float(jnp.finfo(dtype).eps))
+    return _WARM_SMOOTHING if tolerance < _SMOOTHED_TOLERANCE else _LEAST_SMOOTHING
 
 
 def extrapolate(history: History) -> DualPotentials:

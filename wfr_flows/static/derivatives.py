@@ -42,16 +42,23 @@ class Optimum(NamedTuple):
     gap: Scalar
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(0,))
-def envelope(kind: Kind, optimum: Optimum, source: Particles, target: Particles, alpha: Scalar) -> Scalar:
-    """The value of a solved problem, with its derivatives in positions, log-weights and alpha."""
-    del kind, source, target, alpha
+@partial(jax.custom_jvp, nondiff_argnums=(0, 1))
+def envelope(
+    kind: Kind, twice: bool, optimum: Optimum, source: Particles, target: Particles, alpha: Scalar
+) -> Scalar:
+    """The value of a solved problem, with its derivatives in positions, log-weights and alpha.
+
+    Second derivatives are refused unless the problem may be differentiated ``twice``: they take `response`,
+    and its memory.
+    """
+    del kind, twice, source, target, alpha
     return optimum.value
 
 
 @envelope.defjvp
-def _envelope_jvp(kind: Kind, primals: tuple, tangents: tuple) -> tuple[Scalar, Scalar]:
-    optimum, source, target, alpha = primals
+def _envelope_jvp(kind: Kind, twice: bool, primals: tuple, tangents: tuple) -> tuple[Scalar, Scalar]:
+    optimum, *point = primals
+    source, target, alpha = point if twice else _first_order_only(tuple(point))
     _, moved_source, moved_target, moved_alpha = tangents
     potentials, plan = response(kind, optimum, source, target, alpha)
 
@@ -68,20 +75,7 @@ def _envelope_jvp(kind: Kind, primals: tuple, tangents: tuple) -> tuple[Scalar, 
         slope = saturate(potential, k)
         slope = jnp.where(jnp.isfinite(slope), slope, 0.0)
         change += jnp.sum(slope * _weight_change(measure, moved))
-    return envelope(kind, *primals), change
-
-
-@partial(jax.custom_jvp, nondiff_argnums=(0,))
-def once(kind: Kind, optimum: Optimum, source: Particles, target: Particles, alpha: Scalar) -> Scalar:
-    """`envelope` of problems for which `response` would take too much memory: first derivatives alone."""
-    del kind, source, target, alpha
-    return optimum.value
-
-
-@once.defjvp
-def _once_jvp(kind: Kind, primals: tuple, tangents: tuple) -> tuple[Scalar, Scalar]:
-    refusing = primals[0], *_first_order_only(primals[1:])
-    return _envelope_jvp(kind, refusing, tangents)
+    return envelope(kind, twice, optimum, source, target, alpha), change
 
 
 @jax.custom_jvp

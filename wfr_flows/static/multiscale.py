@@ -199,7 +199,7 @@ def _smoothed(task: _Task, scaled: Problem, state: _Round) -> _Proposal:
 
     start = state.history, state.accuracy, jnp.zeros((), jnp.int32)
     history, smoothing, most = jax.lax.fori_loop(0, _LEVELS, level, start)
-    ends = (most >= _MOST_STEPS) | (smoothing <= least_smoothing(task.tolerance, smoothing.dtype))
+    ends = (most >= _MOST_STEPS) | (smoothing <= least_smoothing(task.tolerance))
     plan = smoothed_plan(scaled, state.pairs, history[-1], smoothing)
     return _Proposal(history[-1].target, plan, state.result.num_iterations, history, smoothing, ends)
 

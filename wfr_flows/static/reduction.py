@@ -14,7 +14,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.typing import DTypeLike
 
 from wfr_flows.measures import Particles
 from wfr_flows.static.plans import SparsePlan, ratio
@@ -24,6 +23,10 @@ from wfr_flows.typing import Array, Bool, Float, Int, Scalar
 _EQUAL_MASSES = 32.0
 # As much of the mass as two measures may differ in, in rounding errors, and still be one.
 _EQUAL_MEASURES = 16.0
+# The least and the greatest extent that is told apart, beside 1 and beside the root of alpha.
+_EXTENTS = 1e-100, 1e100
+# The length of a group of entries in integers of 64 bits, with room for twice as much.
+_WHOLE = 1 << 62
 
 
 class Reduced(NamedTuple):
@@ -61,14 +64,13 @@ def reduce(source: Particles, target: Particles, alpha: Scalar, precision: float
     """Take units, masses and coincident particles out of a problem.
 
     Args:
-      source, target: the measures, in double precision.
+      source, target: the measures `without_padding`, in double precision.
       alpha: length scale, likewise.
       precision: relative rounding error of the numbers that were given.
     """
     n, m = source.log_weight.size, target.log_weight.size
-    source, target = without_padding(source), without_padding(target)
     carries = [measure.log_weight > -jnp.inf for measure in (source, target)]
-    length = _length(source, target, *carries)
+    length = _length(source, target, alpha, *carries)
     position = jnp.concatenate([source.position, target.position]) / length
     (weight, log_a), (weight_target, log_b) = _shares(source.log_weight), _shares(target.log_weight)
     site = _sites(position)
@@ -143,17 +145,17 @@ def _split(
     particle = jnp.minimum(jnp.arange(n + k) - entry, n - 1)
     entry = jnp.minimum(entry, k - 1)
     begins = jnp.where(jnp.diff(key, prepend=-1) == 0, jnp.roll(end, 1), 0)
-    piece = total[key] * ((end - begins) / _whole(mass.dtype)).astype(mass.dtype)
+    piece = total[key] * ((end - begins) / _WHOLE)
     return by_particle[particle], piece, other[entry]
 
 
 def _ends(value: Float[Array, " k"], group: Int[Array, " k"], count: int) -> Int[Array, " k"]:
-    """Where the values of each group end, laid end to end over an interval of length `_whole`.
+    """Where the values of each group end, laid end to end over an interval of length `_WHOLE`.
 
     Groups are contiguous. Integers add up without rounding, and what sums of earlier groups overflow by drops
     out of differences, so that no group loses digits to the others.
     """
-    whole = _whole(value.dtype)
+    whole = jnp.asarray(_WHOLE, jnp.uint64)
     total = jax.ops.segment_sum(value, group, count, indices_are_sorted=True)[group]
     length = (ratio(value, total) * whole).astype(whole.dtype)
     running = jnp.cumsum(length)
@@ -164,12 +166,6 @@ def _ends(value: Float[Array, " k"], group: Int[Array, " k"], count: int) -> Int
     return jnp.where(running - before == full, whole, jnp.minimum(running - before, whole))
 
 
-def _whole(dtype: DTypeLike) -> Array:
-    """The length of a group: the largest power of two of which twice is still an integer."""
-    kind, bits = (jnp.uint64, 62) if jnp.finfo(dtype).bits == 64 else (jnp.uint32, 30)
-    return jnp.asarray(1 << bits, kind)
-
-
 def without_padding(measure: Particles) -> Particles:
     """Particles of weight zero that are nowhere, in the corner of the heaviest ones."""
     nowhere = (measure.log_weight == -jnp.inf) & ~jnp.isfinite(measure.position).all(axis=1)
@@ -178,16 +174,21 @@ def without_padding(measure: Particles) -> Particles:
     return measure._replace(position=jnp.where(nowhere[:, None], somewhere, measure.position))
 
 
-def _length(source: Particles, target: Particles, *carries: Array) -> Scalar:
-    """The power of two at or above the extent of all particles with weight; 1 where they coincide."""
+def _length(source: Particles, target: Particles, alpha: Scalar, *carries: Array) -> Scalar:
+    """The power of two at or above the extent of all particles with weight; 1 where they coincide.
+
+    Its square, and alpha in units of that, stay far within what floats can hold: an extent beyond is as good
+    as one at the limit, on the side of no distance or of none within reach.
+    """
     here = jnp.concatenate(carries)[:, None]
     position = jnp.concatenate([source.position, target.position])
     high = jnp.max(jnp.where(here, position, -jnp.inf), axis=0)
     low = jnp.min(jnp.where(here, position, jnp.inf), axis=0)
     # Halves first: the difference of two large numbers may not be a number.
     extent = jnp.max(0.5 * high - 0.5 * low)
-    exponent = jnp.frexp(extent)[1] + 1
-    unit = jnp.ldexp(jnp.ones_like(extent), exponent)
+    near, far = (jnp.where(jnp.isinf(alpha), limit, jnp.sqrt(alpha) * limit) for limit in _EXTENTS)
+    within = jnp.clip(extent, jnp.maximum(near, _EXTENTS[0]), jnp.minimum(far, _EXTENTS[1]))
+    unit = jnp.ldexp(jnp.ones_like(extent), jnp.frexp(within)[1] + 1)
     return jnp.where((extent > 0) & jnp.isfinite(unit), unit, 1.0)
 
 

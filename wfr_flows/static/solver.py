@@ -7,10 +7,9 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 
 from wfr_flows.measures import Particles
-from wfr_flows.numerics import known_infinite
+from wfr_flows.numerics import concrete, known_infinite
 from wfr_flows.static import dense, exact, multiscale, reduction
 from wfr_flows.static.bounds import (
     DualPotentials,
@@ -24,7 +23,7 @@ from wfr_flows.static.bounds import (
     quadratic,
     shift,
 )
-from wfr_flows.static.derivatives import Kind, Optimum, envelope, once, response
+from wfr_flows.static.derivatives import Kind, Optimum, envelope, response
 from wfr_flows.static.diracs import Diracs, coupling_cost, spherical_from_plain
 from wfr_flows.static.plans import SparsePlan, rounded
 from wfr_flows.static.reduction import Reduced
@@ -204,7 +203,7 @@ def _check(source: Particles, target: Particles, alpha: ArrayLike, tolerance: fl
         given = measure.log_weight.shape
         if given != shape[:1]:
             raise ValueError(f"{name} has log-weights of shape {given}; give one per point, {shape[:1]}.")
-        if any(isinstance(leaf, Tracer) for leaf in measure):
+        if not concrete(measure):
             continue
         position, log_weight = np.asarray(measure.position), np.asarray(measure.log_weight)
         # Padding, which has no weight, may be anywhere and nowhere.
@@ -217,7 +216,7 @@ def _check(source: Particles, target: Particles, alpha: ArrayLike, tolerance: fl
             f"source has dimension {source.position.shape[1]} and target {target.position.shape[1]};"
             " give both in the same space."
         )
-    if isinstance(tolerance, Tracer):
+    if not concrete(tolerance):
         raise ValueError("tolerance is traced; give a Python number, as a static argument.")
     if np.ndim(alpha) > 0:
         raise ValueError(f"alpha has shape {np.shape(alpha)}; give one number, and `jax.vmap` over several.")
@@ -234,6 +233,7 @@ def _certified(
     dtype = jnp.result_type(*source, *target)
     dtype = dtype if jnp.issubdtype(dtype, jnp.floating) else jnp.result_type(float)
     source, target = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), (source, target))
+    source, target = (reduction.without_padding(measure) for measure in (source, target))
     alpha = jnp.asarray(alpha, dtype)
     fixed = jax.lax.stop_gradient((source, target, alpha))
     fixed_source, fixed_target, fixed_alpha = fixed
@@ -248,15 +248,13 @@ def _certified(
         log_a, log_b = reduced.log_mass
         unequal = jnp.abs(log_a - log_b) > _MASS_TOLERANCE
         result = outward(result, dtype)
-    source, target = (reduction.without_padding(measure) for measure in (source, target))
     k = kind.problem(fixed_alpha).inverse_penalty
     optimum = Optimum(result.potentials, result.plan, result.value, result.gap)
-    if source.log_weight.size * target.log_weight.size > _DENSE_PAIRS:
-        potentials, plan = result.potentials, result.plan
-        value = once(kind, optimum, source, target, alpha)
-    else:
+    all_pairs = source.log_weight.size * target.log_weight.size <= _DENSE_PAIRS
+    value = envelope(kind, all_pairs, optimum, source, target, alpha)
+    potentials, plan = result.potentials, result.plan
+    if all_pairs:
         potentials, plan = response(kind, optimum, source, target, alpha)
-        value = envelope(kind, optimum, source, target, alpha)
     unbalanced = (k == 0) & unequal
     value = jnp.where(unbalanced, jnp.inf, value)
     gap = jnp.where(unbalanced, jnp.inf, result.gap)
