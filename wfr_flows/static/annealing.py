@@ -14,8 +14,6 @@ _FIRST_SMOOTHING = 0.4
 _LEAST_SMOOTHING = 5e-6
 _WARM_SMOOTHING = 5e-3
 _SMOOTHED_TOLERANCE = 3e-5
-_OPENING_STEPS = 4
-_OPENING_COOLING = 0.7
 _RELAXATION = 1.5
 _STEPS_PER_PARTICLE = 4
 # A smoothing costs about itself, relative to the value: between a third of that and three times as much.
@@ -56,8 +54,9 @@ class Annealed(NamedTuple):
 def begin_annealing(problem: Problem) -> Annealed:
     """Potentials for levels to begin from. The weights have mass about 1, and costs are of order 1."""
     twice_first = jnp.asarray(2 * _FIRST_SMOOTHING, problem.cost.dtype)
-    opening, none = _opening(problem), jnp.zeros_like(twice_first)
-    return Annealed((opening, opening, opening), twice_first, (none, none), jnp.zeros((), bool))
+    zero = DualPotentials(jnp.zeros_like(problem.source), jnp.zeros_like(problem.target))
+    none = jnp.zeros_like(twice_first)
+    return Annealed((zero, zero, zero), twice_first, (none, none), jnp.zeros((), bool))
 
 
 def anneal(problem: Problem, state: Annealed, tolerance: float) -> Annealed:
@@ -127,27 +126,6 @@ def _slack(problem: Problem, pairs: Pairs, potentials: DualPotentials) -> Float[
 def _logits(problem: Problem, pairs: Pairs, potentials: DualPotentials, smoothing: Scalar) -> Array:
     """``(f_i + g_j - c_ij)/ε``, ``-inf`` where a pair is not legal."""
     return -_slack(problem, pairs, potentials) / smoothing.astype(jnp.float32)
-
-
-def _opening(problem: Problem) -> DualPotentials:
-    """A few steps in the logarithmic domain, near which no later scaling under- or overflows."""
-    zero = DualPotentials(jnp.zeros_like(problem.source), jnp.zeros_like(problem.target))
-
-    def softened(potentials: DualPotentials, smoothing: Scalar, side: int) -> Array:
-        others = potentials._replace(**{DualPotentials._fields[side]: zero[side]})
-        logits = _logits(problem, AllPairs(), others, smoothing)
-        log_weight = jnp.log((problem.target, problem.source)[side]).astype(logits.dtype)
-        total = jax.nn.logsumexp(logits + jnp.expand_dims(log_weight, side), axis=1 - side)
-        soft = -smoothing * total / (1 + smoothing * problem.inverse_penalty)
-        return jnp.where(jnp.isfinite(soft), soft, 0.0)
-
-    def step(i: Array, potentials: DualPotentials) -> DualPotentials:
-        smoothing = jnp.maximum(_OPENING_COOLING**i, _FIRST_SMOOTHING).astype(problem.cost.dtype)
-        potentials = potentials._replace(target=softened(potentials, smoothing, 1))
-        potentials = potentials._replace(source=softened(potentials, smoothing, 0))
-        return shift(potentials, problem.source, problem.target, problem.inverse_penalty)
-
-    return jax.lax.fori_loop(0, _OPENING_STEPS, step, zero)
 
 
 def settle(

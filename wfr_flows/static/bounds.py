@@ -182,30 +182,21 @@ def shift(
 ) -> DualPotentials:
     """The best ``(f + l, g - l)``: ``l = ½ρ log(∫e^{-f/ρ}dμ / ∫e^{-g/ρ}dν)``, 0 at ``k = 1/ρ = 0``."""
 
-    def log_mean(weight: Array, potential: Array) -> Array:
-        carries = weight > 0
-        exponent = jnp.where(carries, -potential * k, 0.0)
-        # log1p keeps the digits that ρ, large, multiplies; the largest exponent the range where ρ is small.
-        gentle = jnp.all(jnp.abs(exponent) < 0.5)
-        level = jnp.where(gentle, 0.0, jnp.max(exponent, where=carries, initial=-jnp.inf))
-        above = jnp.where(carries, exponent - level, 0.0)
-        mean = jnp.sum(weight * jnp.where(gentle, jnp.expm1(above), jnp.exp(above))) / weight.sum()
-        return level + jnp.where(gentle, jnp.log1p(mean), jnp.log(jnp.where(gentle, 1.0, mean)))
-
-    log_ratio = jnp.log(source_weight.sum()) - jnp.log(target_weight.sum())
-    log_ratio += log_mean(source_weight, potentials.source) - log_mean(target_weight, potentials.target)
-    offset = jnp.where(k > 0, 0.5 * log_ratio / jnp.where(k > 0, k, 1.0), 0.0)
-    offset = jnp.where(jnp.isfinite(offset), offset, 0.0)
+    # What rounding takes from the level, ρ times the precision, the bound feels squared over ρ.
+    widest = 0.9 * jnp.log(jnp.finfo(k.dtype).max)
+    source, target = (
+        jnp.dot(weight, jnp.exp(jnp.clip(-k * potential, -widest, widest)), precision="highest")
+        for weight, potential in zip((source_weight, target_weight), potentials, strict=True)
+    )
+    offset = 0.5 * jnp.log(source / target) / jnp.where(k > 0, k, 1.0)
+    offset = jnp.where((k > 0) & jnp.isfinite(offset), offset, 0.0)
     return DualPotentials(potentials.source + offset, potentials.target - offset)
 
 
 def dual_value(potentials: DualPotentials, source_weight: Array, target_weight: Array, k: Scalar) -> Scalar:
     """``ρ∫(1 - e^{-f/ρ})dμ + ρ∫(1 - e^{-g/ρ})dν``, ``k = 1/ρ``; potentials ``+inf`` are legal if k > 0."""
-
-    def side(weight: Array, potential: Array) -> Scalar:
-        return jnp.sum(jnp.where(weight > 0, weight * saturate(potential, k), 0.0))
-
-    return side(source_weight, potentials.source) + side(target_weight, potentials.target)
+    weight, potential = jnp.concatenate([source_weight, target_weight]), jnp.concatenate(potentials)
+    return jnp.sum(jnp.where(weight > 0, weight * saturate(potential, k), 0.0))
 
 
 def dual_rounding(
@@ -216,15 +207,12 @@ def dual_rounding(
     Rows of exactly feasible potentials, and marginals of a semi-coupling, are wrong by as much, so that this
     bounds what rounding can take from either side of a certificate.
     """
-
-    def side(weight: Array, potential: Array) -> Scalar:
-        finite = jnp.isfinite(potential)
-        safe = jnp.where(finite, potential, 0.0)
-        size = jnp.abs(safe) * jnp.exp(-k * safe) + jnp.abs(saturate(jnp.where(finite, safe, jnp.inf), k))
-        return jnp.sum(jnp.where((weight > 0) & (finite | (k > 0)), weight * size, 0.0))
-
-    size = side(source_weight, potentials.source) + side(target_weight, potentials.target)
-    return _ROUNDING * jnp.finfo(size.dtype).eps * size
+    weight, potential = jnp.concatenate([source_weight, target_weight]), jnp.concatenate(potentials)
+    finite = jnp.isfinite(potential)
+    safe = jnp.where(finite, potential, 0.0)
+    size = jnp.abs(safe) * jnp.exp(-k * safe) + jnp.abs(saturate(jnp.where(finite, safe, jnp.inf), k))
+    counts = (weight > 0) & (finite | (k > 0))
+    return _ROUNDING * jnp.finfo(size.dtype).eps * jnp.sum(jnp.where(counts, weight * size, 0.0))
 
 
 def couple(plan: SparsePlan, source: Particles, target: Particles, alpha: ArrayLike) -> Diracs:
@@ -259,7 +247,8 @@ def energy(plan: SparsePlan, source: Particles, target: Particles, problem: Pena
     squared = jnp.sum((source.position[plan.row] - target.position[plan.column]) ** 2, axis=-1)
     cost, _ = problem.cost_of(squared)
     rows, columns = plan.marginals(source.log_weight.size, target.log_weight.size)
-    misfit = divergence(rows, source.weight) + divergence(columns, target.weight)
+    weight = jnp.concatenate([source.weight, target.weight])
+    misfit = divergence(jnp.concatenate([rows, columns]), weight)
     return jnp.sum(plan.mass * cost) + jnp.where(k > 0, misfit / jnp.where(k > 0, k, 1.0), 0.0)
 
 

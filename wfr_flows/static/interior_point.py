@@ -15,6 +15,8 @@ _TO_THE_BOUNDARY = 0.99
 _LEAST_CENTERING = 1e-4
 _SCALING_STEPS = 20
 _PATIENCE = 2.0
+_SHORTER = 0.3
+_SHORTEST = 1e-2
 
 
 class Problem(NamedTuple):
@@ -136,7 +138,43 @@ def feasible(problem: Problem, pairs: Pairs, potentials: DualPotentials, margin:
 
 
 def _step(problem: Problem, pairs: Pairs, path: Path) -> Path:
-    """One predictor-corrector step."""
+    """One predictor-corrector step, shortened where it would widen the gap."""
+    aim, source, target, closing = _direction(problem, pairs, path)
+    growth = ratio(aim, path.plan) + closing - 1
+
+    def attempt(tried: tuple[Scalar, Path]) -> tuple[Scalar, Path]:
+        length = _SHORTER * tried[0]
+        moved = DualPotentials(
+            path.potentials.source + length * source, path.potentials.target + length * target
+        )
+        moved = shift(moved, problem.source, problem.target, problem.inverse_penalty)
+        plan = path.plan * (1 + length * growth)
+        return length, _assess(problem, pairs, moved, plan, path.product, path.num_iterations + 1)
+
+    def spoilt(tried: tuple[Scalar, Path]) -> Bool[Array, ""]:
+        # An inexact direction may widen the gap a little, for one step.
+        return ~(tried[1].gap < _PATIENCE * path.gap)
+
+    longest = _length(jnp.max(closing), jnp.max(-growth))
+    least = _SHORTEST * longest
+    begun = longest / _SHORTER, path._replace(gap=jnp.full_like(path.gap, jnp.inf))
+    tried = jax.lax.while_loop(lambda tried: spoilt(tried) & (tried[0] > least), attempt, begun)
+    stalled = spoilt(tried)
+    kept = jax.tree.map(lambda new, old: jnp.where(stalled, old, new), tried[1], path)
+    return kept._replace(num_iterations=path.num_iterations + 1, stalled=stalled)
+
+
+class _Direction(NamedTuple):
+    """A plan that was aimed at, the change of the potentials towards it, and the share of slack it takes."""
+
+    aim: Float[Array, "*p"]
+    source: Float[Array, " n"]
+    target: Float[Array, " m"]
+    closing: Float[Array, "*p"]
+
+
+def _direction(problem: Problem, pairs: Pairs, path: Path) -> _Direction:
+    """Predictor: aim at a plan of zero products. Corrector: at the central path, less the second order."""
     slack = _slack(problem, pairs, path.potentials)
     weight = path.plan / slack
     tilted_source, tilted_target = _tilted(problem, path.potentials)
@@ -148,36 +186,32 @@ def _step(problem: Problem, pairs: Pairs, path: Path) -> Path:
         alone(tilted_target * problem.inverse_penalty + columns),
     )
     present_source, present_target = rows > 0, columns > 0
+    products = path.plan * slack
+    mean = products.sum() / path.product.sum()
 
-    def direction(aim: Array) -> tuple[Array, Array, Array]:
-        """Newton direction to the plan ``aim``, were the slacks to stay; with it ``-ds/s``."""
+    def aimed(_, before: tuple[Array, _Direction]) -> tuple[Array, _Direction]:
+        """The plan that it would be better to aim at, after the Newton direction to one, were slacks to stay.
+
+        With ``e = -ds/s``, a step towards a plan of zero products has ``dγ/γ = e - 1``, and tells by how much
+        products can fall, and what the second order adds to them.
+        """
+        aim = before[0]
         rows, columns = pairs.sums(aim)
         source, target = solve(
             jnp.where(present_source, tilted_source - rows, 0.0),
             jnp.where(present_target, tilted_target - columns, 0.0),
         )
-        return source, target, problem.legal * pairs.combine(jnp.add, source, target) / slack
+        closing = problem.legal * pairs.combine(jnp.add, source, target) / slack
+        length = _length(jnp.max(closing), jnp.max(1 - closing))
+        after = jnp.sum(products * (1 - length * closing) * (1 + length * (closing - 1)))
+        centering = jnp.maximum((after / products.sum()) ** 3, _LEAST_CENTERING)
+        better = (centering * mean * path.product + products * closing * (closing - 1)) / slack
+        return better, _Direction(aim, source, target, closing)
 
-    # Predictor: aim at a plan of zero products. With e = -ds/s: dγ/γ = e - 1.
-    _, _, closing = direction(jnp.zeros_like(slack))
-    length = _length(jnp.max(closing), jnp.max(1 - closing))
-    products = path.plan * slack
-    after = jnp.sum(products * (1 - length * closing) * (1 + length * (closing - 1)))
-    centering = jnp.maximum((after / products.sum()) ** 3, _LEAST_CENTERING)
-    mean = products.sum() / path.product.sum()
-    # Corrector: aim at the central path, less what the predictor's second order would add.
-    aim = (centering * mean * path.product + products * closing * (closing - 1)) / slack
-    source, target, closing = direction(aim)
-    growth = ratio(aim, path.plan) + closing - 1
-    length = _length(jnp.max(closing), jnp.max(-growth))
-    plan = path.plan * (1 + length * growth)
-    moved = DualPotentials(path.potentials.source + length * source, path.potentials.target + length * target)
-    moved = shift(moved, problem.source, problem.target, problem.inverse_penalty)
-    found = _assess(problem, pairs, moved, plan, path.product, path.num_iterations + 1)
-    # An inexact direction may widen the gap a little, for one step; a spoilt one widens it for good.
-    stalled = ~(found.gap < _PATIENCE * path.gap)
-    kept = jax.tree.map(lambda new, old: jnp.where(stalled, old, new), found, path)
-    return kept._replace(num_iterations=found.num_iterations, stalled=stalled)
+    zero = jnp.zeros_like(slack)
+    still = jax.tree.map(jnp.zeros_like, path.potentials)
+    nowhere = _Direction(zero, still.source, still.target, zero)
+    return jax.lax.fori_loop(0, 2, aimed, (zero, nowhere))[1]
 
 
 def _length(*closing: Scalar) -> Scalar:
@@ -222,10 +256,9 @@ def shortfall(
     The latter as ``KL(γ₁|μ e^{-f/ρ}) + KL(γ₂|ν e^{-g/ρ})`` and in the L1 norm. With ρ times the divergence,
     primal less dual value is their sum, exactly.
     """
-    (rows, columns), (source, target) = pairs.sums(plan), _tilted(problem, potentials)
-    misfit = divergence(rows, source) + divergence(columns, target)
-    strays = jnp.sum(jnp.abs(rows - source)) + jnp.sum(jnp.abs(columns - target))
-    return jnp.sum(plan * _slack(problem, pairs, potentials)), misfit, strays
+    found, wanted = (jnp.concatenate(sides) for sides in (pairs.sums(plan), _tilted(problem, potentials)))
+    strays = jnp.sum(jnp.abs(found - wanted))
+    return jnp.sum(plan * _slack(problem, pairs, potentials)), divergence(found, wanted), strays
 
 
 def _assess(

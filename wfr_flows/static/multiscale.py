@@ -16,6 +16,7 @@ from wfr_flows.static.bounds import DualPotentials, Penalised, c_transform, half
 from wfr_flows.static.interior_point import Problem, begin, between, feasible, follow
 from wfr_flows.static.pairs import ListedPairs
 from wfr_flows.static.plans import SparsePlan, listed_twice
+from wfr_flows.static.reduction import dealt_out
 from wfr_flows.static.result import Assess, StaticResult, unknown
 from wfr_flows.typing import Array, Bool, Float, Int, Scalar
 
@@ -23,10 +24,11 @@ _CELLS = 512
 _COARSE_TOLERANCE = 1e-2
 _PARTNERS = 16
 _KEPT = 16
+_DEALT = 8
 _MARGIN = 0.02
 _ROUNDS = 12
 _LEVELS = 2
-_MOST_STEPS = 2000
+_MOST_STEPS = 4000
 _FIRST_SMOOTHING = 0.02
 _PROGRESS = 0.7
 _FIRST_TOLERANCE = 5e-3
@@ -37,8 +39,8 @@ _HOPE = 1.5
 _SINGLE_TOLERANCE = 1e-5
 
 
-def coarsen(measure: Particles, num_cells: int) -> Particles:
-    """At most ``num_cells`` particles, one at the mean of every cell of a balanced k-d tree.
+def coarsen(measure: Particles, num_cells: int) -> tuple[Particles, Int[Array, " n"]]:
+    """At most ``num_cells`` particles, one at the mean of every cell of a balanced k-d tree; who is in which.
 
     Cells are halved along their widest coordinate until there are ``num_cells`` (a power of two).
     """
@@ -58,7 +60,8 @@ def coarsen(measure: Particles, num_cells: int) -> Particles:
     cells = order.reshape(2**levels, size)
     total = jax.nn.logsumexp(log_weight[cells], axis=1)
     share = jnp.where(total[:, None] > -jnp.inf, jnp.exp(log_weight[cells] - total[:, None]), 1 / size)
-    return Particles(jnp.sum(share[..., None] * position[cells], axis=1), total)
+    cell = jnp.zeros(order.shape, jnp.int32).at[order].set(jnp.arange(order.size, dtype=jnp.int32) // size)
+    return Particles(jnp.sum(share[..., None] * position[cells], axis=1), total), cell[:n]
 
 
 class _Task(NamedTuple):
@@ -156,17 +159,20 @@ def solve(
     method does.
     """
     size = min(_CELLS, 1 << (min(source.log_weight.size, target.log_weight.size).bit_length() - 1))
-    cells = coarsen(source, size), coarsen(target, size)
-    coarse = dense.solve(*cells, problem, assess, _COARSE_TOLERANCE, max_iterations, known)
+    cells, member = coarsen(source, size)
+    cells_target, member_target = coarsen(target, size)
+    coarse = dense.solve(cells, cells_target, problem, assess, _COARSE_TOLERANCE, max_iterations, known)
     unit = _unit(problem, coarse.value)
     certify = partial(assess, source, target)
     task = _Task(source, target, problem, certify, unit, tolerance, max_iterations)
 
-    guess = half_transform(coarse.potentials.source, cells[0], target.position, problem)
+    plan = dealt_out(coarse.plan, source.log_weight, target.log_weight, member, member_target)
+    guess = half_transform(coarse.potentials.source, cells, target.position, problem)
     potentials, near = _nearest(
         jnp.where(jnp.isfinite(guess), guess, 0.0), source, target, problem, tolerance
     )
-    pairs = _joined(near, near)
+    # Partners of least slack alone might not be able to take all the mass of a heavy particle.
+    pairs = _joined(_dealing(near, plan), near)
     empty = SparsePlan(pairs.row, pairs.column, jnp.zeros(pairs.row.shape, unit.dtype))
     result = unknown(certify, potentials, empty, coarse.num_iterations)
     result = result._replace(num_iterations=coarse.num_iterations, converged=known)
@@ -289,6 +295,30 @@ def _joined(kept: ListedPairs, near: ListedPairs) -> ListedPairs:
     return ListedPairs(
         *(jnp.concatenate([old[:, : min(_KEPT, new.shape[1])], new], axis=1) for old, new in both)
     )
+
+
+def _dealing(near: ListedPairs, plan: SparsePlan) -> ListedPairs:
+    """Lists in which the heaviest entries of a plan, of every row and of every column, come first.
+
+    A particle with as much mass as many others has more partners than a list holds; the others list it.
+    """
+    number = jnp.arange(plan.mass.size)
+
+    def place(rank: Array, state: tuple[Array, ListedPairs]) -> tuple[Array, ListedPairs]:
+        mass, lists = state
+        placed = []
+        for partners, own, other in zip(lists, (plan.row, plan.column), (plan.column, plan.row), strict=True):
+            size = partners.shape[0]
+            heaviest = jnp.where(mass > 0, mass == jax.ops.segment_max(mass, own, size)[own], False)
+            entry = jax.ops.segment_max(jnp.where(heaviest, number, -1), own, size)
+            found = entry >= 0
+            partner = jnp.where(found, other[entry].astype(partners.dtype), partners[:, rank])
+            placed.append(partners.at[:, rank].set(partner))
+            mass = mass.at[jnp.where(found, entry, mass.size)].set(0.0, mode="drop")
+        return mass, ListedPairs(*placed)
+
+    ranks = min(_DEALT, near.by_row.shape[1], near.by_column.shape[1])
+    return jax.lax.fori_loop(0, ranks, place, (plan.mass, near))[1]
 
 
 def _nearest(

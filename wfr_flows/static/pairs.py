@@ -78,16 +78,18 @@ class AllPairs:
         shift = 1 + 20 * jnp.finfo(weight.dtype).eps
         factor = jnp.linalg.cholesky(shift * jnp.eye(n, dtype=weight.dtype) - scaled @ scaled.T)
 
-        def rough(a: Array, b: Array) -> tuple[Array, Array]:
-            x = jax.scipy.linalg.cho_solve((factor, True), a - scaled @ b)
-            return x, b - x @ scaled
-
         def solve(a: Array, b: Array) -> tuple[Array, Array]:
             a, b = rows * a, columns * b
-            x, y = rough(a, b)
-            # One step of refinement gives back most of the digits that the shift and rounding take.
-            dx, dy = rough(a - x - scaled @ y, b - y - x @ scaled)
-            return rows * (x + dx), columns * (y + dy)
+
+            def refine(_, found: tuple[Array, Array]) -> tuple[Array, Array]:
+                x, y = found
+                rest_x, rest_y = a - x - scaled @ y, b - y - x @ scaled
+                dx = jax.scipy.linalg.cho_solve((factor, True), rest_x - scaled @ rest_y)
+                return x + dx, y + rest_y - dx @ scaled
+
+            # The second time gives back most of the digits that the shift and rounding take.
+            x, y = jax.lax.fori_loop(0, 2, refine, (jnp.zeros_like(a), jnp.zeros_like(b)))
+            return rows * x, columns * y
 
         return solve
 

@@ -1,6 +1,5 @@
 """Sparse transport plans: chosen from a dense one, rounded to marginals, monotone on the line."""
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -77,14 +76,14 @@ def rounded(plan: SparsePlan, source: Float[Array, " n"], target: Float[Array, "
     """
     row, column, mass = plan
 
-    def scale(mass: Array, clip: Callable[[Array], Array]) -> Array:
+    def scale(number: Array, mass: Array) -> Array:
+        most = jnp.where(number < _SCALING_STEPS, jnp.inf, 1.0)
         rows, _ = plan._replace(mass=mass).marginals(source.size, target.size)
-        mass = mass * clip(ratio(source, rows))[row]
+        mass = mass * jnp.minimum(ratio(source, rows), most)[row]
         _, columns = plan._replace(mass=mass).marginals(source.size, target.size)
-        return mass * clip(ratio(target, columns))[column]
+        return mass * jnp.minimum(ratio(target, columns), most)[column]
 
-    mass = jax.lax.fori_loop(0, _SCALING_STEPS, lambda _, mass: scale(mass, lambda factor: factor), mass)
-    mass = scale(mass, lambda factor: jnp.minimum(factor, 1.0))
+    mass = jax.lax.fori_loop(0, _SCALING_STEPS + 1, scale, mass)
     rows, columns = plan._replace(mass=mass).marginals(source.size, target.size)
     rest = monotone(jnp.maximum(source - rows, 0.0), jnp.maximum(target - columns, 0.0))
     return SparsePlan(*(jnp.concatenate(both) for both in zip((row, column, mass), rest, strict=True)))

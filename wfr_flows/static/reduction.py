@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from wfr_flows.measures import Particles
 from wfr_flows.static.plans import SparsePlan, ratio
@@ -72,19 +73,18 @@ def reduce(source: Particles, target: Particles, alpha: Scalar, precision: float
     carries = [measure.log_weight > -jnp.inf for measure in (source, target)]
     length = _length(source, target, alpha, *carries)
     position = jnp.concatenate([source.position, target.position]) / length
-    (weight, log_a), (weight_target, log_b) = _shares(source.log_weight), _shares(target.log_weight)
+    (weight_source, log_a), (weight_target, log_b) = _shares(source.log_weight), _shares(target.log_weight)
+    # Both sides in one go: half the program to compile.
+    side = jnp.repeat(jnp.arange(2), np.array([n, m]), total_repeat_length=n + m)
+    index = jnp.arange(n + m) - n * side
     site = _sites(position)
-    sizes = [jax.ops.segment_sum(w, s, n + m) for w, s in ((weight, site[:n]), (weight_target, site[n:]))]
-    equal = jnp.sum(jnp.abs(sizes[0] - sizes[1])) <= _EQUAL_MEASURES * precision
-    first, first_target = (jax.ops.segment_min(jnp.arange(s.size), s, n + m)[s] for s in (site[:n], site[n:]))
-    there = jax.ops.segment_min(jnp.arange(m), site[n:], n + m)[site[:n]]
-    merged = [
-        Particles(x, jnp.log(jnp.where(f == jnp.arange(f.size), size[s], 0.0)))
-        for x, f, size, s in (
-            (position[:n], first, sizes[0], site[:n]),
-            (position[n:], first_target, sizes[1], site[n:]),
-        )
-    ]
+    group = site + (n + m) * side
+    size = jax.ops.segment_sum(jnp.concatenate([weight_source, weight_target]), group, 2 * (n + m))
+    earliest = jax.ops.segment_min(index, group, 2 * (n + m))
+    equal = jnp.sum(jnp.abs(size[: n + m] - size[n + m :])) <= _EQUAL_MEASURES * precision
+    first, there = earliest[group], earliest[n + m :][site[:n]]
+    log_weight = jnp.log(jnp.where(first == index, size[group], 0.0))
+    merged = Particles(position[:n], log_weight[:n]), Particles(position[n:], log_weight[n:])
     units = jnp.maximum(alpha / length / length, jnp.finfo(length.dtype).tiny)
     apart = log_a - log_b
     same = jnp.abs(apart) <= _EQUAL_MASSES * precision
@@ -104,49 +104,72 @@ def reduce(source: Particles, target: Particles, alpha: Scalar, precision: float
         growth_error=growth_error,
         mass_error=slip + jnp.where(same, jnp.abs(apart), 0.0),
         log_mass=(log_a, log_b),
-        first_source=first,
-        first_target=first_target,
+        first_source=first[:n],
+        first_target=first[n:],
         partner=jnp.where(there < m, there, 0),
         equal=equal,
     )
 
 
-def dealt_out(plan: SparsePlan, source: Particles, target: Particles, reduced: Reduced) -> SparsePlan:
-    """A plan between first particles, shared by all at their points in proportion to their weights.
+def dealt_out(
+    plan: SparsePlan,
+    log_source: Float[Array, " n"],
+    log_target: Float[Array, " m"],
+    group_source: Int[Array, " n"],
+    group_target: Int[Array, " m"],
+) -> SparsePlan:
+    """A plan between groups of particles, shared by all in them in proportion to their weights.
 
-    Entries are laid end to end over the particles of their point, first on one side, then on the other:
+    Entries are laid end to end over the particles of their group, first on one side, then on the other:
     ``n + m`` entries more, and marginals that are exact.
     """
-    row, mass, column = _split(plan.row, plan.mass, plan.column, reduced.first_source, source.log_weight)
-    column, mass, row = _split(column, mass, row, reduced.first_target, target.log_weight)
-    return SparsePlan(row, column, mass)
+    n, m, k = log_source.size, log_target.size, plan.mass.size
+    most, size = max(n, m), k + n + m
+    # One program for both sides: what pads them is a group of its own, the last.
+    groups = jnp.stack([_padded(group, most, most) for group in (group_source, group_target)])
+    log_weights = jnp.stack([_padded(some, most, -jnp.inf) for some in (log_source, log_target)])
+    entries = _padded(plan.row, size, most), _padded(plan.mass, size, 0.0), _padded(plan.column, size, most)
+
+    def one_side(side: Array, entries: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        own, mass, other = _split(*entries, groups[side], log_weights[side])
+        return other, mass, own
+
+    row, mass, column = jax.lax.fori_loop(0, 2, one_side, entries)
+    return SparsePlan(jnp.minimum(row, n - 1), jnp.minimum(column, m - 1), mass)
+
+
+def _padded(value: Array, size: int, filling: float) -> Array:
+    value = value if jnp.issubdtype(value.dtype, jnp.floating) else value.astype(jnp.int32)
+    return jnp.pad(value, (0, size - value.size), constant_values=filling)
 
 
 def _split(
     own: Int[Array, " k"],
     mass: Float[Array, " k"],
     other: Int[Array, " k"],
-    first: Int[Array, " n"],
+    group: Int[Array, " n"],
     log_weight: Float[Array, " n"],
-) -> tuple[Int[Array, " l"], Float[Array, " l"], Int[Array, " l"]]:
-    """Entries at first particles, cut where the next particle of the point begins."""
-    n, k = first.size, own.size
-    by_entry, by_particle = jnp.argsort(own), jnp.argsort(first)
-    own, mass, other = own[by_entry], mass[by_entry], other[by_entry]
-    group = first[by_particle]
-    level = jax.ops.segment_max(log_weight, first, n)[group]
-    share = jnp.where(level > -jnp.inf, jnp.exp(log_weight[by_particle] - level), 0.0)
-    total = jax.ops.segment_sum(mass, own, n)
-    keys = jnp.concatenate([own, group])
-    ends = jnp.concatenate([_ends(mass, own, n), _ends(share, group, n)])
-    key, end, order = jax.lax.sort((keys, ends, jnp.arange(n + k)), num_keys=2)
-    of_entry = (order < k).astype(jnp.int32)
+) -> tuple[Int[Array, " k"], Float[Array, " k"], Int[Array, " k"]]:
+    """Entries at groups, cut where the next particle of the group begins.
+
+    What is in the group number ``n`` is padding, and goes to the end: as many entries as were given remain.
+    """
+    n, k = group.size, own.size
+    level = jax.ops.segment_max(log_weight, group, n)[group]
+    share = jnp.where(level > -jnp.inf, jnp.exp(log_weight - level), 0.0)
+    total = jax.ops.segment_sum(mass, own, n + 1)
+    # Entries, then particles; each ordered by group.
+    key = jnp.concatenate([own, n + 1 + group])
+    key, order = jax.lax.sort((key, jnp.arange(n + k, dtype=key.dtype)), num_keys=1)
+    end = _ends(jnp.concatenate([mass, share])[order], key, 2 * n + 2)
+    key, end, number = jax.lax.sort((key % (n + 1), end, jnp.arange(n + k, dtype=key.dtype)), num_keys=2)
+    of_entry = (number < k).astype(jnp.int32)
     entry = jnp.cumsum(of_entry) - of_entry
-    particle = jnp.minimum(jnp.arange(n + k) - entry, n - 1)
-    entry = jnp.minimum(entry, k - 1)
+    particle = jnp.minimum(jnp.arange(n + k, dtype=jnp.int32) - entry, n - 1)
     begins = jnp.where(jnp.diff(key, prepend=-1) == 0, jnp.roll(end, 1), 0)
     piece = total[key] * ((end - begins) / _WHOLE)
-    return by_particle[particle], piece, other[entry]
+    own = jnp.where(key < n, order[k + particle] - k, n)
+    return own[:k], piece[:k], other[order[jnp.minimum(entry, k - 1)]][:k]
 
 
 def _ends(value: Float[Array, " k"], group: Int[Array, " k"], count: int) -> Int[Array, " k"]:

@@ -321,7 +321,13 @@ def _restored(
         *(jnp.pad(part, (0, size - n)) for part in (jnp.arange(n), reduced.partner, reduced.source.weight))
     )
     same = partial(jax.tree.map, lambda one, other: jnp.where(reduced.equal, one, other))
-    plan = reduction.dealt_out(same(still, result.plan), source, target, reduced)
+    plan = reduction.dealt_out(
+        same(still, result.plan),
+        source.log_weight,
+        target.log_weight,
+        reduced.first_source,
+        reduced.first_target,
+    )
     potentials = same(jax.tree.map(jnp.zeros_like, result.potentials), result.potentials)
     mass = jnp.exp(0.5 * (log_a + log_b))
     level = jnp.where(jnp.isfinite(alpha), alpha * (log_a - log_b), 0.0)
