@@ -15,8 +15,6 @@ _TO_THE_BOUNDARY = 0.99
 _LEAST_CENTERING = 1e-4
 _SCALING_STEPS = 20
 _PATIENCE = 2.0
-_SHORTER = 0.3
-_SHORTEST = 1e-2
 
 
 class Problem(NamedTuple):
@@ -138,30 +136,18 @@ def feasible(problem: Problem, pairs: Pairs, potentials: DualPotentials, margin:
 
 
 def _step(problem: Problem, pairs: Pairs, path: Path) -> Path:
-    """One predictor-corrector step, shortened where it would widen the gap."""
+    """One predictor-corrector step."""
     aim, source, target, closing = _direction(problem, pairs, path)
     growth = ratio(aim, path.plan) + closing - 1
-
-    def attempt(tried: tuple[Scalar, Path]) -> tuple[Scalar, Path]:
-        length = _SHORTER * tried[0]
-        moved = DualPotentials(
-            path.potentials.source + length * source, path.potentials.target + length * target
-        )
-        moved = shift(moved, problem.source, problem.target, problem.inverse_penalty)
-        plan = path.plan * (1 + length * growth)
-        return length, _assess(problem, pairs, moved, plan, path.product, path.num_iterations + 1)
-
-    def spoilt(tried: tuple[Scalar, Path]) -> Bool[Array, ""]:
-        # An inexact direction may widen the gap a little, for one step.
-        return ~(tried[1].gap < _PATIENCE * path.gap)
-
-    longest = _length(jnp.max(closing), jnp.max(-growth))
-    least = _SHORTEST * longest
-    begun = longest / _SHORTER, path._replace(gap=jnp.full_like(path.gap, jnp.inf))
-    tried = jax.lax.while_loop(lambda tried: spoilt(tried) & (tried[0] > least), attempt, begun)
-    stalled = spoilt(tried)
-    kept = jax.tree.map(lambda new, old: jnp.where(stalled, old, new), tried[1], path)
-    return kept._replace(num_iterations=path.num_iterations + 1, stalled=stalled)
+    length = _length(jnp.max(closing), jnp.max(-growth))
+    plan = path.plan * (1 + length * growth)
+    moved = DualPotentials(path.potentials.source + length * source, path.potentials.target + length * target)
+    moved = shift(moved, problem.source, problem.target, problem.inverse_penalty)
+    found = _assess(problem, pairs, moved, plan, path.product, path.num_iterations + 1)
+    # An inexact direction may widen the gap a little, for one step; a spoilt one widens it for good.
+    stalled = ~(found.gap < _PATIENCE * path.gap)
+    kept = jax.tree.map(lambda new, old: jnp.where(stalled, old, new), found, path)
+    return kept._replace(num_iterations=found.num_iterations, stalled=stalled)
 
 
 class _Direction(NamedTuple):

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from wfr_flows.measures import Particles
-from wfr_flows.numerics import concrete, known_infinite
+from wfr_flows.numerics import concrete, inverse_alpha, known_infinite
 from wfr_flows.static import dense, exact, multiscale, reduction
 from wfr_flows.static.bounds import (
     DualPotentials,
@@ -220,6 +220,7 @@ def _check(source: Particles, target: Particles, alpha: ArrayLike, tolerance: fl
         raise ValueError("tolerance is traced; give a Python number, as a static argument.")
     if np.ndim(alpha) > 0:
         raise ValueError(f"alpha has shape {np.shape(alpha)}; give one number, and `jax.vmap` over several.")
+    inverse_alpha(alpha)
     if not tolerance > 0:
         raise ValueError(f"tolerance is {tolerance}; give a positive relative gap.")
 
