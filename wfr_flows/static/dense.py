@@ -123,7 +123,8 @@ def _until_certified(
     annealed, no_plan = begin_annealing(problem), jnp.zeros_like(problem.cost)
     zero, no_steps = jnp.zeros_like(first), jnp.zeros((), jnp.int32)
     path = Path(annealed.potentials, no_plan, no_plan, zero, zero, no_steps, jnp.zeros((), bool))
-    nothing = unknown(certify, annealed.potentials, no_plan, no_steps)._replace(converged=known)
+    num_pairs = jax.eval_shape(heaviest, problem.cost).mass.size
+    nothing = unknown(problem.cost.shape, num_pairs, problem.cost.dtype)._replace(converged=known)
     start = _Progress(annealed, path, first, nothing)
     return jax.lax.while_loop(unfinished, improve, start).result
 

@@ -173,8 +173,7 @@ def solve(
     )
     # Partners of least slack alone might not be able to take all the mass of a heavy particle.
     pairs = _joined(_dealing(near, plan), near)
-    empty = SparsePlan(pairs.row, pairs.column, jnp.zeros(pairs.row.shape, unit.dtype))
-    result = unknown(certify, potentials, empty, coarse.num_iterations)
+    result = unknown((source.log_weight.size, target.log_weight.size), pairs.row.size, unit.dtype)
     result = result._replace(num_iterations=coarse.num_iterations, converged=known)
     far, never = jnp.asarray(jnp.inf, unit.dtype), jnp.zeros((), bool)
     first, smoothing = jnp.zeros((), jnp.int32), jnp.asarray(_FIRST_SMOOTHING, unit.dtype)

@@ -59,8 +59,23 @@ def outward(result: StaticResult, dtype: DTypeLike) -> StaticResult:
     return narrow._replace(value=value, lower_bound=lower, gap=value - lower, converged=result.converged)
 
 
-def unknown(certify: Callable[..., StaticResult], *arguments) -> StaticResult:
-    """A result that proves nothing, of the shapes that ``certify`` returns: what an iteration begins with."""
-    shapes = jax.eval_shape(certify, *arguments)
-    blank: StaticResult = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-    return blank._replace(value=jnp.full_like(blank.value, jnp.inf), gap=jnp.full_like(blank.gap, jnp.inf))
+def unknown(sizes: tuple[int, ...], num_pairs: int, dtype: DTypeLike) -> StaticResult:
+    """A result that proves nothing: what an iteration begins with.
+
+    Args:
+      sizes: how many source and how many target particles.
+      num_pairs: of the plans that are to be certified; rounding them to their marginals adds one a particle.
+      dtype: of its floats.
+    """
+    none, infinite = jnp.zeros((), dtype), jnp.full((), jnp.inf, dtype)
+    size = num_pairs + sum(sizes)
+    no_index = jnp.zeros(size, jnp.int32)
+    return StaticResult(
+        value=infinite,
+        lower_bound=none,
+        gap=infinite,
+        potentials=DualPotentials(*(jnp.zeros(count, dtype) for count in sizes)),
+        plan=SparsePlan(no_index, no_index, jnp.zeros(size, dtype)),
+        num_iterations=jnp.zeros((), jnp.int32),
+        converged=jnp.zeros((), bool),
+    )
