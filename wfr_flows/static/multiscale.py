@@ -154,9 +154,9 @@ def solve(
 
     Each round passes over all pairs twice, in blocks: that makes the potentials feasible, so that they prove
     a lower bound whatever the lists, and lists for every particle the partners of least slack beside those
-    that its mass already goes to (column generation). Between two passes smoothed transport on these pairs,
-    at ever smaller smoothing, gives the plan and the potentials; where that gets stuck the interior-point
-    method does.
+    that its mass already goes to (column generation); at first, where the plan between cells sends it, dealt
+    out to their particles. Between two passes smoothed transport on these pairs, at ever smaller smoothing,
+    gives the plan and the potentials; where that gets stuck the interior-point method does.
     """
     size = min(_CELLS, 1 << (min(source.log_weight.size, target.log_weight.size).bit_length() - 1))
     cells, member = coarsen(source, size)
