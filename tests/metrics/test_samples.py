@@ -200,7 +200,8 @@ def test_derivatives_equal_differences(name):
     ):
         for field in measure._fields:
             expected = numerical_gradient(
-                lambda x, field=field, m=measure, f=value: f(m._replace(**{field: x})), getattr(measure, field)
+                lambda x, field=field, m=measure, f=value: f(m._replace(**{field: x})),
+                getattr(measure, field),
             )
             np.testing.assert_allclose(getattr(gradient, field), expected, rtol=1e-6, atol=1e-9)
 
@@ -210,7 +211,9 @@ def test_second_derivatives_equal_differences():
     direction = random_like(KEY, a)
     slopes = [jax.grad(distance) for distance in DISTANCES.values()]
     curved = jax.jit(lambda a: [jax.jvp(lambda a, f=f: f(a, b), (a,), (direction,))[1] for f in slopes])(a)
-    expected = directional_difference(lambda a: [_gradients(name, a, b)[0] for name in DISTANCES], a, direction)
+    expected = directional_difference(
+        lambda a: [_gradients(name, a, b)[0] for name in DISTANCES], a, direction
+    )
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-8), curved, expected)
 
 
@@ -266,7 +269,9 @@ def test_no_projection_is_refused():
 
 def test_a_measure_on_one_particle_counts_as_that_point():
     one, b = _clouds(n=1)
-    heavy = Particles(jnp.tile(one.position, (12, 1)) + 1.0, jnp.asarray(np.where(np.arange(12) == 5, 0.0, -800.0)))
+    heavy = Particles(
+        jnp.tile(one.position, (12, 1)) + 1.0, jnp.asarray(np.where(np.arange(12) == 5, 0.0, -800.0))
+    )
     alone = Particles(one.position + 1.0, jnp.zeros(1))
     x, y, w = (np.asarray(z) for z in (alone.position, b.position, b.normalise().weight))
     across = np.linalg.norm(x - y, axis=1)
