@@ -10,7 +10,6 @@ import scipy.stats
 from wfr_flows import static
 from wfr_flows.measures import padded, particles
 
-
 solve = jax.jit(static.wasserstein_1)
 
 

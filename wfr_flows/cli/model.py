@@ -49,10 +49,13 @@ class Shape:
         potential = potentials.resnet(self.dimension, width=self.width)
         return geodesics.generator(potential, Geometry(self.alpha), num_steps=self.num_steps, **options)
 
+    def untrained(self) -> Generator:
+        """The generator that uses what was learned: always the same one, whose programs are found again."""
+        return _untrained(self)
+
 
 @cache
-def _opened(shape: Shape) -> Generator:
-    """Of a saved model: the same one whenever it is opened, so that its programs are found again."""
+def _untrained(shape: Shape) -> Generator:
     return shape.generator()
 
 
@@ -155,7 +158,7 @@ def opened(directory: Path) -> Iterator[Model]:
             raise InputError(
                 f"the checkpoint in {directory} is damaged or of another version; train again."
             ) from error
-        yield Model(shape.dimension, _opened(shape), jax.tree.map(jnp.asarray, learned))
+        yield Model(shape.dimension, shape.untrained(), jax.tree.map(jnp.asarray, learned))
 
 
 def _of_posterior(directory: Path, saved: dict):
