@@ -95,7 +95,6 @@ def test_the_ratio_of_two_gaussians(learned):
     found, slope = jax.jit(jax.vmap(jax.value_and_grad(log_ratio)))(x)
     assert np.mean(np.abs(found - exact)) < 0.25
     divergence = np.mean(jax.jit(jax.vmap(log_ratio))(target.position))
-    print("DEBUG", np.mean(np.abs(found - exact)), divergence)
     np.testing.assert_allclose(divergence, 4.5, rtol=0.05)
     assert np.isfinite(slope).all()
 
