@@ -136,12 +136,9 @@ def q_flow(
         cost = partial(_cost, ratio, ratios.params, geometry, weight_at(state.flow.step))
         (value, (divergence, transport)), change = jax.value_and_grad(cost, has_aux=True)(paths)
         (gradient,) = pull_back(change)
-        straight = None
-        if matched:
-            straight = partial(_alone, _straightness(field, geometry, paths), match_key)
-            (bent, _), slope = value_and_gradient(straight, state.flow.params)
-            gradient = jax.tree.map(lambda a, b: a + matching_weight * b, gradient, slope)
-            value += matching_weight * bent
+        straight = partial(_alone, _straightness(field, geometry, paths), match_key) if matched else None
+        if straight is not None:
+            value, gradient = _added(straight, matching_weight, state.flow.params, value, gradient)
         value_fn = partial(_value, lambda params: cost(both_ways(batch, params)), straight, matching_weight)
         flow = descend(optimiser, state.flow, gradient, value, value_fn, average_decay=average_decay)
         return QState(flow, ratios), QTerms(divergence, transport, logistic)
@@ -189,6 +186,13 @@ def _value(cost: Callable, straight: Callable | None, matching_weight: float, pa
     """What the flow's step descends on."""
     value = cost(params)[0]
     return value if straight is None else value + matching_weight * straight(params)[0]
+
+
+def _added(straight: Callable, matching_weight: float, params: Params, value: Scalar, gradient: Params):
+    """Value and gradient with those of matching."""
+    (bent, _), slope = value_and_gradient(straight, params)
+    gradient = jax.tree.map(lambda a, b: a + matching_weight * b, gradient, slope)
+    return value + matching_weight * bent, gradient
 
 
 def _alone(loss: Loss, key: Key, params: Params) -> tuple[Scalar, tuple[()]]:
