@@ -80,13 +80,14 @@ def test_infinite_alpha_needs_equal_masses(capsys):
 
 
 def test_weights_column_beside_an_array_without_names(capsys):
-    # Two pairs far from each other: their distances add up. The array weighs each of its points one half.
-    Path("a.csv").write_text("x,size\n0,4\n100,1\n")
-    np.save("b.npy", np.array([[0.5], [101.0]]))
+    # Pairs far from each other: their distances add up. The array weighs each of its points one third.
+    Path("a.csv").write_text("x,y,size\n0,0,4\n100,0,1\n0,100,2\n")
+    np.save("b.npy", np.array([[0.5, 0.0], [101.0, 0.0], [0.0, 100.0]]))
     summary = found(capsys, "a.csv", "b.npy", "--weights", "size")
-    expected = two_diracs([0], 4, [0.5], 0.5, 1) + two_diracs([100], 1, [101], 0.5, 1)
+    pairs = ([0], 4, [0.5]), ([100], 1, [101]), ([100], 2, [100])
+    expected = sum(two_diracs(*pair, 1 / 3, 1) for pair in pairs)
     np.testing.assert_allclose(summary["squared_distance"], expected, rtol=1e-4)
-    assert summary["dimension"] == 1
+    assert summary["dimension"] == 2
 
 
 def test_chosen_precision_is_kept(capsys, monkeypatch):

@@ -174,7 +174,7 @@ def test_model_files_are_loaded_as_python_loads_them(files, capsys):
 
 
 def test_an_outlier_that_leaves_few_particles_is_told(files, capsys):
-    (files / "seen.csv").write_text("time,y\n0.5,0.4\n1.0,9\n")
+    (files / "seen.csv").write_text("time,y\n0.5,0.4\n1.0,9\n2.0,0.9\n")
     assert command(files, "--method", "bootstrap", "--particles", "50", "--num-steps", "1") == 0
     printed = capsys.readouterr()
     assert min(json.loads(printed.out)["effective_sample_size"]) < 10

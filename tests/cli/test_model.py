@@ -1,6 +1,7 @@
 """Generating from a saved model and evaluating its density, through the front door."""
 
 import json
+import shutil
 import subprocess
 import sysconfig
 from pathlib import Path
@@ -22,14 +23,19 @@ def build(out, dimension, *, float64=False):
     with jax.enable_x64(float64):
         shape = model.Shape(dimension, 4, 0.5, 4, float64)
         potential = potentials.resnet(dimension, width=4, start=1.0)
-        params = jax.tree.map(lambda leaf: 0.25 * leaf, potential.init(jax.random.key(1)))
-        normal = measures.standard_normal(dimension).sample(jax.random.key(2), 20000)
-        total = geodesics.log_normaliser(potential, Geometry(0.5), params, normal, num_steps=8)
-        factor = jnp.tril(jnp.full((dimension, dimension), 0.3)) + jnp.eye(dimension)
+        factor = np.tril(np.full((dimension, dimension), 0.3)) + np.eye(dimension)
+
+        @jax.jit
+        def learned():
+            params = jax.tree.map(lambda leaf: 0.25 * leaf, potential.init(jax.random.key(1)))
+            normal = measures.standard_normal(dimension).sample(jax.random.key(2), 20000)
+            total = geodesics.log_normaliser(potential, Geometry(0.5), params, normal, num_steps=8)
+            seen = measures.whitening_by(jnp.arange(1.0, dimension + 1), jnp.asarray(factor @ factor.T))
+            return geodesics.Learned(params, seen, total)
+
         out.mkdir()
         model.mark(out)
-        seen = measures.whitening_by(jnp.arange(1.0, dimension + 1), factor @ factor.T)
-        model.save(out, shape, geodesics.Learned(params, seen, total))
+        model.save(out, shape, learned())
     return out
 
 
@@ -46,6 +52,11 @@ def plane(tmp_path_factory):
 @pytest.fixture(scope="module")
 def line(tmp_path_factory):
     return str(build(tmp_path_factory.mktemp("line") / "out", 1))
+
+
+def copied(directory, tmp_path):
+    """A model to damage."""
+    return Path(shutil.copytree(directory, tmp_path / "out"))
 
 
 def found(capsys, *arguments):
@@ -203,8 +214,8 @@ def generate_from(directory):
         ("model.json", lambda text: text.replace("wfr-flows posterior", "keras"), "another program"),
     ],
 )
-def test_damaged_models_are_refused(name, change, expected, tmp_path, capsys):
-    out = build(tmp_path / "out", 1)
+def test_damaged_models_are_refused(name, change, expected, line, tmp_path, capsys):
+    out = copied(line, tmp_path)
     text = (out / name).read_text()
     assert change(text) != text
     (out / name).write_text(change(text))
@@ -212,8 +223,8 @@ def test_damaged_models_are_refused(name, change, expected, tmp_path, capsys):
     assert expected in refusal(capsys)
 
 
-def test_a_model_without_checkpoint_or_unfinished_is_refused(tmp_path, capsys):
-    out = build(tmp_path / "out", 1)
+def test_a_model_without_checkpoint_or_unfinished_is_refused(line, tmp_path, capsys):
+    out = copied(line, tmp_path)
     (out / "checkpoint").rename(tmp_path / "moved")
     assert generate_from(out) == 2
     assert "lost its checkpoint" in refusal(capsys)

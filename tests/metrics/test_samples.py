@@ -22,10 +22,28 @@ REPEATABLE = {
 """A weight of 2 is two particles."""
 DISTANCES = REPEATABLE | {"energy-unbiased": partial(energy_distance, unbiased=True), "mmd": mmd}
 
-every = pytest.mark.parametrize("distance", [jax.jit(f) for f in DISTANCES.values()], ids=list(DISTANCES))
-repeatable = pytest.mark.parametrize(
-    "distance", [jax.jit(f) for f in REPEATABLE.values()], ids=list(REPEATABLE)
-)
+every = pytest.mark.parametrize("name", DISTANCES)
+repeatable = pytest.mark.parametrize("name", REPEATABLE)
+
+
+@jax.jit
+def _all(a, b):
+    """Values and derivatives of every distance: one program of a shape for all tests."""
+    return {name: jax.value_and_grad(distance, (0, 1))(a, b) for name, distance in DISTANCES.items()}
+
+
+def _without_jit(distance):
+    if isinstance(distance, partial):
+        return partial(_without_jit(distance.func), *distance.args, **distance.keywords)
+    return getattr(distance, "__wrapped__", distance)
+
+
+def _value(name, a, b):
+    return _all(a, b)[name][0]
+
+
+def _gradients(name, a, b):
+    return _all(a, b)[name][1]
 
 
 def _clouds(n=9, m=7, dim=2):
@@ -113,47 +131,59 @@ def test_mmd_equals_sums_over_pairs():
     a, b = (measure._replace(log_weight=jnp.zeros(measure.log_weight.size)) for measure in _clouds())
 
     def kernels(x, y):
-        return np.exp(-(np.asarray(x.position[:, None] - y.position) ** 2).sum(axis=-1))
+        x, y = np.asarray(x.position), np.asarray(y.position)
+        return np.exp(-((x[:, None] - y) ** 2).sum(axis=-1))
 
     within = sum((k.sum() - np.trace(k)) / (len(k) * (len(k) - 1)) for k in (kernels(a, a), kernels(b, b)))
-    np.testing.assert_allclose(mmd(a, b), within - 2 * kernels(a, b).mean(), rtol=1e-12)
+    np.testing.assert_allclose(_value("mmd", a, b), within - 2 * kernels(a, b).mean(), rtol=1e-12)
+
+
+def _repeated(measure):
+    """Twelve particles of weight 1, and as few as stand there instead with the weight of how often."""
+    count = np.arange(12) % len(measure.log_weight)
+    _, times = np.unique(count, return_counts=True)
+    return particles(np.asarray(measure.position)[count], np.ones(12)), measure._replace(
+        log_weight=jnp.log(times)
+    )
 
 
 @repeatable
-def test_a_weight_means_repetition(distance):
+def test_a_weight_means_repetition(name):
     a, b = _clouds()
-    count = np.array([1, 3, 2, 1, 4, 1, 1, 2, 5])
-    weighted = a._replace(log_weight=jnp.log(count))
-    repeated = particles(np.repeat(a.position, count, axis=0))
-    np.testing.assert_allclose(distance(weighted, b), distance(repeated, b), rtol=1e-11)
+    repeated, weighted = _repeated(a)
+    np.testing.assert_allclose(_value(name, weighted, b), _value(name, repeated, b), rtol=1e-11)
 
 
 @repeatable
-def test_equal_measures_are_at_distance_zero_and_others_are_not(distance):
+def test_equal_measures_are_at_distance_zero_and_others_are_not(name):
     a, b = _clouds()
-    order = np.random.default_rng(1).permutation(9)
-    np.testing.assert_allclose(distance(a, Particles(a.position[order], a.log_weight[order])), 0, atol=1e-14)
-    assert distance(a, b) > 0.01
+    repeated, weighted = _repeated(b)
+    order = np.random.default_rng(1).permutation(12)
+    shuffled = Particles(repeated.position[order], repeated.log_weight[order])
+    np.testing.assert_allclose(_value(name, shuffled, weighted), 0, atol=1e-14)
+    assert _value(name, a, b) > 0.01
 
 
-@every
-def test_order_of_particles_order_of_measures_and_mass_do_not_count(distance):
+def test_order_of_particles_order_of_measures_and_mass_do_not_count():
     a, b = _clouds()
     order = np.random.default_rng(1).permutation(9)
     shuffled = Particles(a.position[order], a.log_weight[order] + 5.0)
-    np.testing.assert_allclose(distance(shuffled, b), distance(a, b), rtol=1e-11)
-    np.testing.assert_allclose(distance(b, a), distance(a, b), rtol=1e-11)
+    both_ways = jax.jit(lambda a, b: {name: (f(a, b), f(b, a)) for name, f in DISTANCES.items()})
+    expected, found = both_ways(a, b), both_ways(shuffled, b)
+    for name, (value, back) in expected.items():
+        np.testing.assert_allclose(found[name], value, rtol=1e-11, err_msg=name)
+        np.testing.assert_allclose(back, value, rtol=1e-11, err_msg=name)
 
 
 @every
-def test_particles_of_weight_zero_do_not_count(distance):
+def test_particles_of_weight_zero_do_not_count(name):
     a, b = _clouds()
-    ghosts = jnp.array([[1e8, 1e8], [-1e8, 0.0], [jnp.nan, 0.0]])
+    ghosts = np.array([[1e8, 1e8], [-1e8, 0.0], [np.nan, 0.0]])
     haunted = Particles(
-        jnp.concatenate([a.position, ghosts]), jnp.concatenate([a.log_weight, jnp.full(3, -jnp.inf)])
+        jnp.asarray(np.concatenate([a.position, ghosts])),
+        jnp.asarray(np.concatenate([a.log_weight, np.full(3, -np.inf)])),
     )
-    derivative = jax.jit(jax.value_and_grad(distance))
-    (value, gradient), (alone, gradient_alone) = derivative(haunted, b), derivative(a, b)
+    (value, (gradient, _)), (alone, (gradient_alone, _)) = _all(haunted, b)[name], _all(a, b)[name]
     np.testing.assert_allclose(value, alone, rtol=1e-11)
     np.testing.assert_allclose(gradient.position[:9], gradient_alone.position, rtol=1e-9, atol=1e-12)
     np.testing.assert_array_equal(gradient.position[9:], 0)
@@ -161,75 +191,75 @@ def test_particles_of_weight_zero_do_not_count(distance):
 
 
 @every
-def test_derivatives_equal_differences(distance):
-    a, b = _clouds(5, 4)
-    gradients = jax.jit(jax.grad(distance, argnums=(0, 1)))(a, b)
+def test_derivatives_equal_differences(name):
+    a, b = _clouds()
+    gradients = _gradients(name, a, b)
     for gradient, measure, value in (
-        (gradients[0], a, lambda moved: distance(moved, b)),
-        (gradients[1], b, lambda moved: distance(a, moved)),
+        (gradients[0], a, lambda moved: _value(name, moved, b)),
+        (gradients[1], b, lambda moved: _value(name, a, moved)),
     ):
-        for name in measure._fields:
+        for field in measure._fields:
             expected = numerical_gradient(
-                lambda x, name=name, m=measure, f=value: f(m._replace(**{name: x})), getattr(measure, name)
+                lambda x, field=field, m=measure, f=value: f(m._replace(**{field: x})),
+                getattr(measure, field),
             )
-            np.testing.assert_allclose(getattr(gradient, name), expected, rtol=1e-6, atol=1e-9)
+            np.testing.assert_allclose(getattr(gradient, field), expected, rtol=1e-6, atol=1e-9)
 
 
-@every
-def test_second_derivatives_equal_differences(distance):
-    a, b = _clouds(5, 4)
+def test_second_derivatives_equal_differences():
+    a, b = _clouds()
     direction = random_like(KEY, a)
-    gradient = jax.jit(jax.grad(distance))
-    forward = jax.jit(lambda a: jax.jvp(lambda a: gradient(a, b), (a,), (direction,))[1])(a)
-    expected = directional_difference(lambda a: gradient(a, b), a, direction)
-    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-8), forward, expected)
+    slopes = [jax.grad(distance) for distance in DISTANCES.values()]
+    curved = jax.jit(lambda a: [jax.jvp(lambda a, f=f: f(a, b), (a,), (direction,))[1] for f in slopes])(a)
+    expected = directional_difference(
+        lambda a: [_gradients(name, a, b)[0] for name in DISTANCES], a, direction
+    )
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-8), curved, expected)
 
 
 @every
-def test_derivatives_are_finite_where_points_coincide_and_in_single_precision(distance):
+def test_derivatives_are_finite_where_points_coincide_and_in_single_precision(name):
     a, b = _clouds()
     pair = single_precision((a, b))
-    derivative = jax.jit(jax.value_and_grad(distance, argnums=(0, 1)))
-    value, gradient = derivative(*pair)
+    value, gradient = _all(*pair)[name]
     assert {leaf.dtype for leaf in jax.tree.leaves((value, gradient))} == {jnp.dtype("float32")}
-    np.testing.assert_allclose(value, distance(a, b), rtol=2e-5)
+    np.testing.assert_allclose(value, _value(name, a, b), rtol=2e-5)
     same = pair[0]._replace(position=jnp.zeros((9, 2), jnp.float32))
-    value, gradient = derivative(
-        same, same._replace(position=same.position[:7], log_weight=pair[1].log_weight)
-    )
+    value, gradient = _all(same, pair[1]._replace(position=same.position[:7]))[name]
     np.testing.assert_allclose(value, 0, atol=1e-6)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
 
 
-@every
-def test_blocks_change_nothing(distance, monkeypatch):
+def test_blocks_change_nothing(monkeypatch):
     a, b = _clouds()
-    distance = distance.__wrapped__
-    whole = jax.jit(jax.value_and_grad(distance))(a, b)
+    # In functions of their own, which find no program of another size of blocks.
+    slopes = {name: jax.value_and_grad(_without_jit(f), (0, 1)) for name, f in DISTANCES.items()}
+    # Random directions, in single precision, are rounded as a program likes: two alike for them.
+    whole = _all(a, b) | {"sliced": jax.jit(slopes["sliced"])(a, b)}
     # Three points at a time, and four directions.
     monkeypatch.setattr(samples, "_NUMBERS_PER_PAIR", 1)
     monkeypatch.setattr(numerics_blocks, "_BLOCK", 3 * 9)
     monkeypatch.setattr(samples, "_AT_ONCE", 5 * 16)
-    blocks = jax.jit(jax.value_and_grad(partial(distance)))(a, b)
+    blocks = {name: jax.jit(lambda a, b, f=f: f(a, b))(a, b) for name, f in slopes.items()}
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-11, atol=1e-13), blocks, whole)
 
 
-@every
-def test_memory_of_the_gradient_is_linear(distance):
+def test_memory_of_the_gradient_is_linear():
     size = 50_000
     shapes = Particles(
         jax.ShapeDtypeStruct((size, 2), jnp.float32), jax.ShapeDtypeStruct((size,), jnp.float32)
     )
-    used = jax.jit(jax.grad(distance)).lower(shapes, shapes).compile().memory_analysis().temp_size_in_bytes
-    # All pairs would take 10 GB.
+    slopes = jax.jit(lambda a, b: [jax.grad(distance)(a, b) for distance in DISTANCES.values()])
+    used = slopes.lower(shapes, shapes).compile().memory_analysis().temp_size_in_bytes
+    # All pairs of one distance would take 10 GB.
     assert used < 1e8
 
 
 @every
-def test_two_dimensions_are_refused(distance):
+def test_two_dimensions_are_refused(name):
     a, b = _clouds(dim=2)[0], _clouds(dim=3)[1]
     with pytest.raises(ValueError, match="dimension"):
-        distance(a, b)
+        DISTANCES[name](a, b)
 
 
 def test_no_projection_is_refused():
@@ -239,8 +269,9 @@ def test_no_projection_is_refused():
 
 def test_a_measure_on_one_particle_counts_as_that_point():
     one, b = _clouds(n=1)
-    values = jax.jit(lambda a, b: (mmd(a, b), energy_distance(a, b, unbiased=True)))
-    heavy = Particles(jnp.tile(one.position, (3, 1)) + 1.0, jnp.array([-800.0, 0.0, -800.0]))
+    heavy = Particles(
+        jnp.tile(one.position, (12, 1)) + 1.0, jnp.asarray(np.where(np.arange(12) == 5, 0.0, -800.0))
+    )
     alone = Particles(one.position + 1.0, jnp.zeros(1))
     x, y, w = (np.asarray(z) for z in (alone.position, b.position, b.normalise().weight))
     across = np.linalg.norm(x - y, axis=1)
@@ -248,10 +279,13 @@ def test_a_measure_on_one_particle_counts_as_that_point():
     rest = 1 - np.sum(w**2)
     kernels = 1 + (np.sum(np.outer(w, w) * np.exp(-(inner**2))) - np.sum(w**2)) / rest
     expected = kernels - 2 * w @ np.exp(-(across**2)), 2 * w @ across - w @ inner @ w / rest
-    for measure in (heavy, alone):
-        np.testing.assert_allclose(values(measure, b), expected, rtol=1e-10)
-        slope = jax.grad(lambda m: mmd(m, b) + energy_distance(m, b, unbiased=True))(measure)
-        assert all(np.isfinite(leaf).all() for leaf in slope)
+    few = {name: DISTANCES[name] for name in ("mmd", "energy-unbiased")}
+    of_one = jax.jit(lambda a, b: {name: jax.value_and_grad(f, (0, 1))(a, b) for name, f in few.items()})
+    for measure, every in ((heavy, _all), (alone, of_one)):
+        found = every(measure, b)
+        values, slopes = zip(found["mmd"], found["energy-unbiased"], strict=True)
+        np.testing.assert_allclose(values, expected, rtol=1e-10)
+        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(slopes))
 
 
 def test_digits_far_from_zero_in_single_precision():
@@ -266,8 +300,9 @@ def test_digits_far_from_zero_in_single_precision():
         "kernels": lambda a, b: kernel_density(a)(b.position[0]),
         "spread": lambda a, b: moments(a)[1][0, 1],
     }
-    for name, function in distances.items():
-        expected = function(particles(x), particles(y))
-        with jax.enable_x64(False):
-            found = function(particles(x), particles(y))
-        np.testing.assert_allclose(found, expected, rtol=2e-4, atol=2e-6, err_msg=name)
+    every = jax.jit(lambda a, b: {name: function(a, b) for name, function in distances.items()})
+    expected = every(particles(x), particles(y))
+    with jax.enable_x64(False):
+        found = every(particles(x), particles(y))
+    for name in distances:
+        np.testing.assert_allclose(found[name], expected[name], rtol=2e-4, atol=2e-6, err_msg=name)

@@ -49,9 +49,9 @@ def test_a_flow_bridge_meets_the_path_and_keeps_masses(key):
     target = Particles(source.position + shift, source.log_weight)
     bridge = refinement.flow_bridge(shift_field(shift), WASSERSTEIN, {}, source, target, TIME, batch=400)
     batch = jax.jit(bridge)(key)
-    np.testing.assert_allclose(jnp.sum(batch.weight, axis=1), 2.0, rtol=1e-6)
-    expected = jnp.mean(source.position, axis=0) + TIME[:, None] * shift
-    np.testing.assert_allclose(jnp.mean(batch.position, axis=1), expected, atol=0.25)
+    np.testing.assert_allclose(np.sum(batch.weight, axis=1), 2.0, rtol=1e-6)
+    expected = np.mean(source.position, axis=0) + TIME[:, None] * np.asarray(shift)
+    np.testing.assert_allclose(np.mean(batch.position, axis=1), expected, atol=0.25)
     drawn = np.asarray(batch.position)
     assert np.isin(drawn[0, :, 0], np.asarray(source.position)[:, 0]).all()
     assert np.isin(drawn[-1, :, 0], np.asarray(target.position)[:, 0]).all()
@@ -80,10 +80,10 @@ def learned():
         keys = jax.random.split(jax.random.key(0), 4)
         source = measures.standard_normal(2).spread(keys[0], 20000)
         target = measures.gaussian(shift, jnp.eye(2)).spread(keys[1], 20000)
-        bridge = refinement.flow_bridge(shift_field(shift), WASSERSTEIN, {}, source, target, TIME, batch=1024)
+        bridge = refinement.flow_bridge(shift_field(shift), WASSERSTEIN, {}, source, target, TIME, batch=512)
         ratio = potentials.moving_quadratic(2, degree=1)
         log_ratio, params = refinement.fit_ratio(
-            keys[2], ratio, TIME, bridge, num_steps=800, learning_rate=0.1
+            keys[2], ratio, TIME, bridge, num_steps=400, learning_rate=0.1
         )
         return shift, source, target, jax.jit(lambda x: log_ratio(params, x))
 
@@ -92,20 +92,21 @@ def test_the_ratio_of_two_gaussians(learned):
     shift, source, target, log_ratio = learned
     x = jnp.concatenate([source.position[:500], target.position[:500]])
     exact = x @ shift - 0.5 * shift @ shift
-    error = jax.jit(jax.vmap(log_ratio))(x) - exact
-    assert jnp.mean(jnp.abs(error)) < 0.25
-    divergence = jnp.mean(jax.jit(jax.vmap(log_ratio))(target.position))
+    found, slope = jax.jit(jax.vmap(jax.value_and_grad(log_ratio)))(x)
+    assert np.mean(np.abs(found - exact)) < 0.25
+    divergence = np.mean(jax.jit(jax.vmap(log_ratio))(target.position))
     np.testing.assert_allclose(divergence, 4.5, rtol=0.05)
-    assert jnp.isfinite(jax.grad(log_ratio)(x[0])).all()
+    assert np.isfinite(slope).all()
 
 
 def test_an_energy_model_is_the_other_density(learned):
     shift, _, target, log_ratio = learned
     base = measures.standard_normal(2)
     model = refinement.energy_model(base, log_ratio)
-    exact = jax.vmap(measures.gaussian(shift, jnp.eye(2)).log_density)(target.position[:500])
-    found = jax.jit(jax.vmap(model))(target.position[:500])
-    np.testing.assert_allclose(jnp.mean(found), jnp.mean(exact), atol=0.25)
+    law = measures.gaussian(shift, jnp.eye(2))
+    both = jax.jit(jax.vmap(lambda x: (model(x), law.log_density(x))))
+    found, exact = both(target.position[:500])
+    np.testing.assert_allclose(np.mean(found), np.mean(exact), atol=0.25)
     bits = refinement.bits_per_dimension(exact, 2)
     np.testing.assert_allclose(bits, (1 + jnp.log(2 * jnp.pi)) / (2 * jnp.log(2.0)), rtol=0.05)
 

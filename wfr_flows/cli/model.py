@@ -6,6 +6,7 @@ import json
 import shutil
 import uuid
 from collections.abc import Iterator
+from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -48,6 +49,15 @@ class Shape:
         potential = potentials.resnet(self.dimension, width=self.width)
         return geodesics.generator(potential, Geometry(self.alpha), num_steps=self.num_steps, **options)
 
+    def untrained(self) -> Generator:
+        """The generator that uses what was learned: always the same one, whose programs are found again."""
+        return _untrained(self)
+
+
+@cache
+def _untrained(shape: Shape) -> Generator:
+    return shape.generator()
+
 
 class Model(NamedTuple):
     """A learned measure: what was learned, and the functions that use it."""
@@ -60,28 +70,30 @@ class Model(NamedTuple):
 def sample(model: Model, key: Key, size: int) -> Particles:
     """Weighted samples of mass 1, in blocks so that memory does not grow with their number."""
     block = min(size, _BLOCK)
+    return _drawn(model.generator, size, block, jax.random.split(key, -(-size // block)), model.learned)
 
-    @jax.jit
-    def draw(keys: Key, learned: Learned) -> Particles:
-        # Every block estimates the mean of the potential by itself, and well: it is large.
-        blocks = jax.lax.map(lambda key: model.generator.sample(key, learned, block), keys)
-        position = blocks.position.reshape(-1, model.dimension)[:size]
-        return Particles(position, blocks.log_weight.reshape(-1)[:size]).normalise()
 
-    return draw(jax.random.split(key, -(-size // block)), model.learned)
+# One program for all calls with a generator, as the next one.
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def _drawn(generator: Generator, size: int, block: int, keys: Key, learned: Learned) -> Particles:
+    # Every block estimates the mean of the potential by itself, and well: it is large.
+    blocks = jax.lax.map(lambda key: generator.sample(key, learned, block), keys)
+    position = blocks.position.reshape(-1, blocks.position.shape[-1])[:size]
+    return Particles(position, blocks.log_weight.reshape(-1)[:size]).normalise()
 
 
 def log_density(model: Model, x: Float[Array, "n d"]) -> Float[Array, " n"]:
     """Normalised log-density at points, in blocks as in `sample`."""
-    size = x.shape[0]
-    block = min(size, _BLOCK)
+    return _evaluated(model.generator, min(x.shape[0], _BLOCK), x, model.learned)
 
-    @jax.jit
-    def evaluate(x: Float[Array, "n d"], learned: Learned) -> Float[Array, " n"]:
-        x = jnp.pad(x, ((0, -size % block), (0, 0)), mode="edge").reshape(-1, block, model.dimension)
-        return jax.lax.map(lambda part: model.generator.log_density(learned, part), x).reshape(-1)[:size]
 
-    return evaluate(x, model.learned)
+@partial(jax.jit, static_argnums=(0, 1))
+def _evaluated(
+    generator: Generator, block: int, x: Float[Array, "n d"], learned: Learned
+) -> Float[Array, " n"]:
+    size, dim = x.shape
+    x = jnp.pad(x, ((0, -size % block), (0, 0)), mode="edge").reshape(-1, block, dim)
+    return jax.lax.map(lambda part: generator.log_density(learned, part), x).reshape(-1)[:size]
 
 
 def mark(out: Path) -> None:
@@ -146,7 +158,7 @@ def opened(directory: Path) -> Iterator[Model]:
             raise InputError(
                 f"the checkpoint in {directory} is damaged or of another version; train again."
             ) from error
-        yield Model(shape.dimension, shape.generator(), jax.tree.map(jnp.asarray, learned))
+        yield Model(shape.dimension, shape.untrained(), jax.tree.map(jnp.asarray, learned))
 
 
 def _of_posterior(directory: Path, saved: dict):

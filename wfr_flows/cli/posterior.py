@@ -156,7 +156,7 @@ def run(options: argparse.Namespace) -> int:
         state = kept.trained(lambda: _learn(keys[0], prior, likelihood, shape, settings, clock, console))
         with clock.stage("generation and evaluation"):
             assert state.learned is not None
-            learned = model.Model(shape.dimension, shape.generator(), state.learned)
+            learned = model.Model(shape.dimension, shape.untrained(), state.learned)
             evaluation = jax.block_until_ready(_evaluate(keys[1], learned, state.particles, settings.samples))
         with clock.stage("files"):
             _write_samples(out, learned, state.particles, evaluation.generated)

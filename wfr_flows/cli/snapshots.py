@@ -197,12 +197,16 @@ def _components(options: argparse.Namespace, position: Array) -> Components | No
     return principal_components(equally_weighted(position), num)
 
 
+def _roughly(first: Particles, last: Particles) -> static.StaticResult:
+    return static.wasserstein(first, last, tolerance=1e-2)
+
+
 def _automatic_alpha(measures: list[Particles]) -> float:
     """Mean of ``W₂²`` between neighbours at mass 1: a typical way is then well within reach."""
     largest = max(measure.log_weight.size for measure in measures)
     same = [padded(measure, largest) for measure in measures]
-    solve = jax.jit(at_mass_1(partial(static.wfr, alpha=jnp.inf, tolerance=1e-2)))
-    alpha = float(np.mean([2 * solve(a, b) for a, b in zip(same, same[1:], strict=False)]))
+    pairs = zip(same, same[1:], strict=False)
+    alpha = float(np.mean([2 * at_mass_1(_roughly, a, b) for a, b in pairs]))
     position = np.concatenate([np.asarray(measure.position, np.float64) for measure in measures])
     least = _LEAST_ALPHA * float(np.sum(np.var(position, axis=0)))
     if not least > 0:

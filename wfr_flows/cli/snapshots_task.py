@@ -57,9 +57,12 @@ class Learned(NamedTuple):
     chain: Chain
 
 
-def at_mass_1(distance: Callable[[Particles, Particles], StaticResult]) -> Callable[..., Scalar]:
-    """A distance between the normalised measures."""
-    return lambda first, last: distance(first.normalise(), last.normalise()).value
+@partial(jax.jit, static_argnums=0)
+def at_mass_1(
+    distance: Callable[[Particles, Particles], StaticResult], first: Particles, last: Particles
+) -> Scalar:
+    """A distance between the normalised measures; compiled once for a function and shapes."""
+    return distance(first.normalise(), last.normalise()).value
 
 
 def carried(task: Task, learned: Learned) -> Trajectory:
@@ -73,11 +76,12 @@ def misfits(task: Task, trajectory: Trajectory) -> dict[str, list[float]]:
     """At every time but the first: ``W₁`` at mass 1 between what was carried there and the snapshot, mass."""
     measures = task.snapshots.measure[1:]
     largest = max(measure.log_weight.size for measure in measures)
-    solve = jax.jit(at_mass_1(static.wasserstein_1))
     distances, errors = [], []
     for index, measure in enumerate(measures, start=1):
         there = trajectory.at(index * (_STEPS_IN_A_WINDOW + 1) - 1)
-        distances.append(float(solve(there, padded(measure, largest))) * task.units.spread)
+        distances.append(
+            float(at_mass_1(static.wasserstein_1, there, padded(measure, largest))) * task.units.spread
+        )
         errors.append(abs(float(there.mass) / float(measure.mass) - 1))
     return {"wasserstein_1": distances, "relative_mass_error": errors}
 

@@ -75,8 +75,10 @@ def chain(
     # Particles without mass make all windows of one shape, so that one program serves them.
     largest = [max(measure.log_weight.size for measure in side) for side in (few[:-1], few[1:])]
     solve = static.spherical_wfr if geometry.spherical else static.wfr
-    solve = jax.jit(partial(_window, solve, tolerance=tolerance))
-    windows = [solve(*map(padded, ends, largest), geometry.alpha) for ends in zip(few, few[1:], strict=False)]
+    windows = [
+        _window(solve, tolerance, *map(padded, ends, largest), geometry.alpha)
+        for ends in zip(few, few[1:], strict=False)
+    ]
     results, diracs = zip(*windows, strict=True)
     return Chain(
         jnp.asarray(time, few[0].position.dtype),
@@ -282,7 +284,8 @@ def _traveller(geometry: Geometry) -> Callable[[Diracs, Scalar, Scalar], DiracSt
     return lambda diracs, time, angle: static.travel(diracs, time, geometry.alpha)
 
 
-def _window(solve, first: Particles, last: Particles, alpha: Scalar, *, tolerance: float):
+@partial(jax.jit, static_argnums=(0, 1))
+def _window(solve, tolerance: float, first: Particles, last: Particles, alpha: Scalar):
     result = solve(first, last, alpha, tolerance=tolerance)
     return result, static.semi_coupling(result, first, last, alpha)
 

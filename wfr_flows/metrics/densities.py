@@ -1,6 +1,8 @@
 """Distances between densities, and a density for weighted samples."""
 
 from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +12,7 @@ from wfr_flows.metrics.samples import supported
 from wfr_flows.typing import Array, ArrayLike, Float, Scalar
 
 
+@jax.jit
 def symmetric_kl(log_p: Float[Array, "*s"], log_q: Float[Array, "*s"], weights: Float[Array, "*s"]) -> Scalar:
     """``KL(p|q) + KL(q|p) = ∫ (p - q)(log p - log q)`` by quadrature; not halved.
 
@@ -51,6 +54,7 @@ def sampled_symmetric_kl(
     return next(means) - next(means)
 
 
+@jax.jit
 def gaussian_symmetric_kl(
     p_mean: Float[Array, " d"],
     p_covariance: Float[Array, "d d"],
@@ -97,31 +101,54 @@ def kernel_density(
     Array(-0.9189385, dtype=float32)
     """
     num, dim = measure.position.shape
-    dtype = measure.position.dtype
-    measure = supported(measure)
-    mean, covariance = moments(measure)
     if bandwidth is None:
         if num <= dim:
             raise ValueError(f"{num} particles have no covariance in dimension {dim}; give a bandwidth.")
+    else:
+        bandwidth = jnp.asarray(bandwidth, measure.position.dtype)
+        if bandwidth.shape not in {(), (dim,)}:
+            raise ValueError(f"bandwidth has shape {bandwidth.shape}; give a scalar or [{dim}].")
+    return partial(_log_density, *_kernels(measure, bandwidth))
+
+
+class _Kernels(NamedTuple):
+    """Centres in units of the kernels, their log-weights, and the coordinates that have these units."""
+
+    mean: Float[Array, " d"]
+    factor: Float[Array, "d d"]
+    centre: Float[Array, "n d"]
+    log_weight: Float[Array, " n"]
+
+
+@jax.jit
+def _kernels(measure: Particles, bandwidth: Array | None) -> _Kernels:
+    dim = measure.position.shape[1]
+    measure = supported(measure)
+    mean, covariance = moments(measure)
+    if bandwidth is None:
         exponent = -1 / (dim + 4)
         shrink = (measure.effective_sample_size * (dim + 2) / 4) ** exponent
         # Independent points of fixed weights then leave no bias.
         unbiased = covariance / (1 - jnp.sum(measure.weight**2))
         factor = shrink * jnp.linalg.cholesky(unbiased)
     else:
-        bandwidth = jnp.asarray(bandwidth, dtype)
-        if bandwidth.shape not in {(), (dim,)}:
-            raise ValueError(f"bandwidth has shape {bandwidth.shape}; give a scalar or [{dim}].")
         factor = jnp.diag(jnp.broadcast_to(bandwidth, (dim,)))
+    centre = jax.vmap(partial(_whiten, factor))(measure.position - mean[None])
+    return _Kernels(mean, factor, centre, measure.log_weight)
 
-    def whiten(x: Float[Array, " d"]) -> Float[Array, " d"]:
-        return jax.scipy.linalg.solve_triangular(factor, x, lower=True)
 
-    centres = jax.vmap(whiten)(measure.position - mean[None])
-    log_normaliser = jnp.sum(jnp.log(jnp.diagonal(factor))) + 0.5 * dim * jnp.log(2 * jnp.pi)
+@jax.jit
+def _log_density(
+    mean: Float[Array, " d"],
+    factor: Float[Array, "d d"],
+    centre: Float[Array, "n d"],
+    log_weight: Float[Array, " n"],
+    x: Float[Array, " d"],
+) -> Scalar:
+    squared = jnp.sum((_whiten(factor, x - mean)[None] - centre) ** 2, axis=1)
+    log_normaliser = jnp.sum(jnp.log(jnp.diagonal(factor))) + 0.5 * mean.size * jnp.log(2 * jnp.pi)
+    return jax.nn.logsumexp(log_weight - 0.5 * squared) - log_normaliser
 
-    def log_density(x: Float[Array, " d"]) -> Scalar:
-        squared = jnp.sum((whiten(x - mean)[None] - centres) ** 2, axis=1)
-        return jax.nn.logsumexp(measure.log_weight - 0.5 * squared) - log_normaliser
 
-    return log_density
+def _whiten(factor: Float[Array, "d d"], x: Float[Array, " d"]) -> Float[Array, " d"]:
+    return jax.scipy.linalg.solve_triangular(factor, x, lower=True)

@@ -21,6 +21,7 @@ _AT_ONCE = 1 << 20
 _NUMBERS_PER_PAIR = 16  # blocks for `in_blocks` that stay in a cache
 
 
+@partial(jax.jit, static_argnames="unbiased")
 def energy_distance(a: Particles, b: Particles, *, unbiased: bool = False) -> Scalar:
     """``2 E|X-Y| - E|X-X'| - E|Y-Y'|`` (Székely and Rizzo, 2013), not its square root.
 
@@ -48,6 +49,7 @@ def energy_distance(a: Particles, b: Particles, *, unbiased: bool = False) -> Sc
     return _kernel_distance(_negative_distance, a, b, unbiased)
 
 
+@partial(jax.jit, static_argnames="unbiased")
 def mmd(a: Particles, b: Particles, *, scale: ArrayLike = 1.0, unbiased: bool = True) -> Scalar:
     """Squared maximum mean discrepancy ``E k(X,X') + E k(Y,Y') - 2 E k(X,Y)`` (Gretton et al., 2012).
 

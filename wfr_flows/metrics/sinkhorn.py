@@ -90,6 +90,14 @@ def sinkhorn_divergence(
     check_dimensions(a, b)
     if not blur > 0:
         raise ValueError(f"blur is {blur}; give a length > 0.")
+    return _divergence(a, b, blur, tolerance, max_iterations)
+
+
+@jax.jit
+def _divergence(
+    a: Particles, b: Particles, blur: Scalar, tolerance: Scalar, max_iterations: Int[Array, ""]
+) -> SinkhornDivergence:
+    """One program for all lengths and tolerances."""
     a, b = centred(a, b)
     a_mean, b_mean = moments(a)[0], moments(b)[0]
     # Of measures of mean 0 the potentials are small, and keep their digits; the means add ½|x̄ - ȳ|².
@@ -169,8 +177,8 @@ def _settled(
     a: Particles,
     b: Particles,
     smallest: Scalar,
-    tolerance: float,
-    max_iterations: int,
+    tolerance: Scalar,
+    max_iterations: Int[Array, ""],
 ) -> _Search:
     """Sweeps from ``ε = 1``, the squared extent, down, and at the smallest until the marginals are right."""
 

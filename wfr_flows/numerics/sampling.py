@@ -1,5 +1,7 @@
 """Drawing: indices in proportion to weights, and points of the unit cube."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 
@@ -8,6 +10,7 @@ from wfr_flows.typing import Array, Float, Int, Key
 _LATTICE_DIMENSIONS = 8
 
 
+@jax.jit
 def running_total(weight: Float[Array, " n"]) -> Float[Array, " n"]:
     """Cumulative sums that never decrease, and rise only where there is weight.
 
@@ -16,6 +19,7 @@ def running_total(weight: Float[Array, " n"]) -> Float[Array, " n"]:
     return jax.lax.cummax(jnp.where(weight > 0, jnp.cumsum(weight), 0.0))
 
 
+@jax.jit
 def inverse_distribution(total: Float[Array, " n"], point: Float[Array, "*s"]) -> Int[Array, "*s"]:
     """The index whose share of a `running_total` holds ``point`` in (0, 1]; never one without weight.
 
@@ -25,6 +29,7 @@ def inverse_distribution(total: Float[Array, " n"], point: Float[Array, "*s"]) -
     return jnp.searchsorted(total, point * total[-1])
 
 
+@partial(jax.jit, static_argnames=("n", "dim"))
 def lattice(key: Key, n: int, dim: int) -> Float[Array, "n dim"]:
     """``n`` points in ``(0, 1)^dim``, each uniform, together more evenly spread than independent ones.
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from wfr_flows.numerics import log_det
-from wfr_flows.typing import Array, Float, Key, Params, Scalar
+from wfr_flows.typing import Array, ArrayLike, Float, Key, Params, Scalar
 
 
 class ConvexJet(NamedTuple):
@@ -40,7 +40,7 @@ class ConvexPotential(NamedTuple):
     project: Callable[[Params], Params]
 
 
-def quadratic_start(dim: int, strong_convexity: float) -> Params:
+def quadratic_start(dim: int, strong_convexity: ArrayLike) -> Params:
     """``root`` and ``shift`` with which `quadratic_jet` is that of ``½|x|²``."""
     root = (1 - strong_convexity) ** 0.5 * jnp.eye(dim, dtype=jnp.result_type(float))
     return {"root": root, "shift": jnp.zeros(dim, root.dtype)}

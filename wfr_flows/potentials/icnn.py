@@ -13,7 +13,7 @@ from wfr_flows.potentials.convex import (
     quadratic_jet,
     quadratic_start,
 )
-from wfr_flows.typing import Array, Float, Key, Params
+from wfr_flows.typing import Array, Float, Key, Params, Scalar
 
 
 class _Layer(NamedTuple):
@@ -88,21 +88,25 @@ def icnn(
     return ConvexPotential(init, lambda params, x: jet(params, x).value, jet, project)
 
 
-@partial(jax.jit, static_argnums=range(7))
+@partial(jax.jit, static_argnums=range(4))
 def _init(
     dim: int,
     width: int,
     depth: int,
     rank: int,
-    scale: float,
-    sharpness: float,
-    strong_convexity: float,
+    scale: Scalar,
+    sharpness: Scalar,
+    strong_convexity: Scalar,
     key: Key,
 ) -> Params:
-    keys = jax.random.split(key, depth)
-    layers = (_start(k, index, width, rank, dim, scale, sharpness) for index, k in enumerate(keys))
+    start = partial(_start, width, rank, dim, scale, sharpness)
+    # All layers at once: drawing is most of the program.
+    layers = jax.vmap(start)(jax.random.split(key, depth))
+    found = {f"{name}_{layer}": leaf[layer] for layer in range(depth) for name, leaf in layers.items()}
+    # Below the first layer there is none.
+    del found["dense_0"]
     rest = {"readout": jnp.zeros(width, jnp.result_type(float))} | quadratic_start(dim, strong_convexity)
-    return {name: leaf for layer in (*layers, rest) for name, leaf in layer.items()}
+    return found | rest
 
 
 def _jet(params: Params, x: Float[Array, " d"], strong_convexity: float) -> ConvexJet:
@@ -121,22 +125,18 @@ def _jet(params: Params, x: Float[Array, " d"], strong_convexity: float) -> Conv
     return ConvexJet(value, gradient, hessian)
 
 
-def _start(
-    key: Key, layer: int, width: int, rank: int, dim: int, scale: float, sharpness: float
-) -> dict[str, Array]:
+def _start(width: int, rank: int, dim: int, scale: Scalar, sharpness: Scalar, key: Key) -> dict[str, Array]:
     dtype = jnp.result_type(float)
     keys = jax.random.split(key, 4)
     unit = 1 / scale
     direction = jax.random.normal(keys[0], (width, dim), dtype)
     direction = 2 * direction / jnp.linalg.norm(direction, axis=1, keepdims=True)
-    found = {
-        f"factor_{layer}": 0.1 * unit * jax.random.normal(keys[1], (width, rank, dim), dtype) / dim**0.5,
-        f"linear_{layer}": sharpness * unit * direction,
-        f"bias_{layer}": sharpness * jax.random.uniform(keys[2], (width,), dtype, -4.0, 4.0),
+    return {
+        "factor": 0.1 * unit * jax.random.normal(keys[1], (width, rank, dim), dtype) / dim**0.5,
+        "linear": sharpness * unit * direction,
+        "bias": sharpness * jax.random.uniform(keys[2], (width,), dtype, -4.0, 4.0),
+        "dense": jax.random.uniform(keys[3], (width, width), dtype, 0.0, 2 / width),
     }
-    if layer > 0:
-        found[f"dense_{layer}"] = jax.random.uniform(keys[3], (width, width), dtype, 0.0, 2 / width)
-    return found
 
 
 def _layers(params: Params) -> list[_Layer]:

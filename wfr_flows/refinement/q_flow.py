@@ -12,7 +12,7 @@ from wfr_flows.dynamics import Field, Geometry, Trajectory, carry, time_grid
 from wfr_flows.geodesics import Loss
 from wfr_flows.geodesics.uot_gen import Schedule
 from wfr_flows.measures import Particles
-from wfr_flows.numerics import combine, is_floating, partition
+from wfr_flows.numerics import combine, concrete, is_floating, partition
 from wfr_flows.potentials import Potential
 from wfr_flows.refinement.logistic import logistic_loss
 from wfr_flows.refinement.pairs import flow_matching, joined
@@ -124,6 +124,7 @@ def q_flow(
     weight_at = transport_weight if callable(transport_weight) else lambda step: transport_weight
     ratio_method = gradient_method(_ratio_loss(ratio), ratio_optimiser)
     both_ways = partial(_both_ways, field, geometry, num_steps)
+    matched = not (concrete(matching_weight) and matching_weight == 0)
 
     def init(params: QParams) -> QState:
         return QState(begin(optimiser, params.flow), ratio_method.init(params.ratio))
@@ -135,10 +136,9 @@ def q_flow(
         cost = partial(_cost, ratio, ratios.params, geometry, weight_at(state.flow.step))
         (value, (divergence, transport)), change = jax.value_and_grad(cost, has_aux=True)(paths)
         (gradient,) = pull_back(change)
-        straight = partial(_alone, _straightness(field, geometry, paths), match_key)
-        (bent, _), slope = value_and_gradient(straight, state.flow.params)
-        gradient = jax.tree.map(lambda a, b: a + matching_weight * b, gradient, slope)
-        value += matching_weight * bent
+        straight = partial(_alone, _straightness(field, geometry, paths), match_key) if matched else None
+        if straight is not None:
+            value, gradient = _added(straight, matching_weight, state.flow.params, value, gradient)
         value_fn = partial(_value, lambda params: cost(both_ways(batch, params)), straight, matching_weight)
         flow = descend(optimiser, state.flow, gradient, value, value_fn, average_decay=average_decay)
         return QState(flow, ratios), QTerms(divergence, transport, logistic)
@@ -182,9 +182,17 @@ def _pull_back(function: Callable, params: Params):
     return jax.vjp(lambda some: function(combine(some, rest)), trained)
 
 
-def _value(cost: Callable, straight: Callable, matching_weight: float, params: Params) -> Scalar:
+def _value(cost: Callable, straight: Callable | None, matching_weight: float, params: Params) -> Scalar:
     """What the flow's step descends on."""
-    return cost(params)[0] + matching_weight * straight(params)[0]
+    value = cost(params)[0]
+    return value if straight is None else value + matching_weight * straight(params)[0]
+
+
+def _added(straight: Callable, matching_weight: float, params: Params, value: Scalar, gradient: Params):
+    """Value and gradient with those of matching."""
+    (bent, _), slope = value_and_gradient(straight, params)
+    gradient = jax.tree.map(lambda a, b: a + matching_weight * b, gradient, slope)
+    return value + matching_weight * bent, gradient
 
 
 def _alone(loss: Loss, key: Key, params: Params) -> tuple[Scalar, tuple[()]]:
