@@ -29,6 +29,7 @@ def command(files, *more, model="linear.py", seen="seen.csv", out="out"):
     return main(["filter", *given, *more])
 
 
+@pytest.mark.slow
 def test_methods_agree_with_the_exact_one(files, capsys):
     few = ["--particles", "400", "--num-steps", "2"]
     options = {

@@ -72,6 +72,7 @@ def test_run_writes_everything_it_promises(finished):
     np.testing.assert_allclose(arrays["semi_coupling_target_mass"].sum(), 1, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_weighted_csv_and_infinite_alpha(tmp_path):
     rng = np.random.default_rng(0)
     table = np.column_stack([rng.normal(size=40), rng.uniform(0.1, 1, 40)])

@@ -34,6 +34,7 @@ def started(tmp_path, monkeypatch):
     return start
 
 
+@pytest.mark.slow
 def test_programs_are_kept_and_found_again(started):
     code, _, kept = started()
     assert code == 0

@@ -106,6 +106,7 @@ def test_conjugate_gaussian(conjugate):
     assert abs(found["gaussian_cross_entropy"] - entropy) < 0.15
 
 
+@pytest.mark.slow
 def test_weights_of_a_proposal_in_many_dimensions(tmp_path, capsys):
     rng = np.random.default_rng(1)
     theta = rng.normal(size=(300, 21))
@@ -136,6 +137,7 @@ def test_weights_of_a_proposal_in_many_dimensions(tmp_path, capsys):
     assert np.isfinite(found["cross_entropy"])
 
 
+@pytest.mark.slow
 def test_model_is_replaced_only_by_a_complete_one(conjugate, monkeypatch, tmp_path):
     out, save = conjugate / "out", training.save
 

@@ -125,6 +125,7 @@ def test_a_second_run_leaves_its_own_parameters(finished, second):
     assert any(np.any(a != b) for a, b in zip(*map(jax.tree.leaves, found), strict=True))
 
 
+@pytest.mark.slow
 def test_a_time_is_held_out_of_a_wide_table(tmp_path, capsys):
     rows = table()
     wide = np.concatenate([rows, 1e-3 * np.random.default_rng(1).normal(size=(len(rows), 30))], axis=1)
@@ -146,6 +147,7 @@ def test_a_time_is_held_out_of_a_wide_table(tmp_path, capsys):
     np.testing.assert_allclose((cells["velocity"] @ cells["basis"].T)[moving, 0].mean(), 1.0, atol=0.15)
 
 
+@pytest.mark.slow
 def test_far_and_unequal_times_are_learned_as_near_and_equal_ones(finished, tmp_path):
     """Windows of a second and of 99,999, in Unix seconds: the same parameters, in other units of time."""
     rows, seconds = table(), 1.6e9 + np.array([0.0, 1.0, 1e5])
@@ -184,6 +186,7 @@ def test_labels_of_times_are_ordered_by_their_numbers(tmp_path, capsys):
     assert summary["points"] == [20, 14, 15]
 
 
+@pytest.mark.slow
 def test_equal_snapshots_stand_still(tmp_path, capsys):
     # Five of the points stand twice at first, with half the weight.
     point, day = np.r_[:15, :5, :15], np.repeat([0, 1], [20, 15])

@@ -27,9 +27,9 @@ def _counted(name, *arguments):
 # Shared by all tests: compiling takes longer than everything else.
 _jitted = {name: jax.jit(partial(_counted, name)) for name in SOLVERS}
 each_solver = pytest.mark.parametrize("name", SOLVERS)
-# What treats all solvers alike by construction: the third differs from the first in its cost, and can wait.
+# What treats all solvers alike by construction: the others can wait.
 each_solver_in_time = pytest.mark.parametrize(
-    "name", ["wfr", "spherical_wfr", pytest.param("gaussian_hellinger", marks=pytest.mark.slow)]
+    "name", ["wfr", *(pytest.param(name, marks=pytest.mark.slow) for name in SOLVERS if name != "wfr")]
 )
 
 
@@ -83,7 +83,7 @@ def test_forward_and_reverse_derivatives_agree_with_differences(name):
     np.testing.assert_allclose(forward, expected, rtol=1e-4)
 
 
-@each_solver
+@each_solver_in_time
 def test_single_precision_is_kept(name):
     pair = tuple(measure.normalise() for measure in _pair())
     rough = jax.jit(partial(SOLVERS[name], tolerance=1e-3))

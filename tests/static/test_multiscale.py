@@ -115,7 +115,8 @@ def test_heavy_tails_beyond_all_pairs(dim, alpha):
     assert result.gap <= 1e-4 * result.value
 
 
-@pytest.mark.parametrize("few", [pytest.param(1, marks=pytest.mark.slow), 3])
+@pytest.mark.slow
+@pytest.mark.parametrize("few", [1, 3])
 def test_a_few_particles_meet_many(few, multiscale):
     # One of them has fewer partners than lists could hold.
     source, target = _clouds(2)
@@ -124,6 +125,7 @@ def test_a_few_particles_meet_many(few, multiscale):
     _assert_same(listed, _dense(source, target, 0.5))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spread", [10.0, 30.0])
 def test_pairs_that_cost_many_penalties_stall_neither_path(spread, multiscale):
     source, target = (m._replace(position=spread * m.position) for m in _clouds(2))
