@@ -99,6 +99,8 @@ def _explicit_step(tableau: diffrax.ButcherTableau, field, t0, t1, state: PyTree
     """
     h = t1 - t0
     stages: list[PyTree] = []
+    # Traced once for all stages.
+    field = jax.jit(field)
 
     def advance(coefficients) -> PyTree:
         used = [(c, k) for c, k in zip(coefficients, stages, strict=True) if c != 0]
