@@ -75,7 +75,7 @@ def chain(
     # Particles without mass make all windows of one shape, so that one program serves them.
     largest = [max(measure.log_weight.size for measure in side) for side in (few[:-1], few[1:])]
     solve = static.spherical_wfr if geometry.spherical else static.wfr
-    solve = jax.jit(partial(_window, solve, tolerance=tolerance))
+    solve = partial(_window, solve, tolerance=tolerance)
     windows = [solve(*map(padded, ends, largest), geometry.alpha) for ends in zip(few, few[1:], strict=False)]
     results, diracs = zip(*windows, strict=True)
     return Chain(
@@ -114,10 +114,7 @@ def chain_matching(
         the data keeps particles that stray from few points from being lost, and costs hardly any accuracy.
     """
     length = jnp.diff(chain.time)
-    share = chain.diracs.source_mass + chain.diracs.target_mass
-    total = jax.jit(jax.vmap(running_total))(share)
-    mass = jnp.mean(total[:, -1]) / 2
-    angle = jax.jit(jax.vmap(static.cone_angle, (0, None)))(chain.diracs, geometry.alpha)
+    share, total, mass, angle = _of_pairs(chain.diracs, geometry.alpha)
     rates_at = jax.vmap(batched(field), (None, 0, 0))
     travel = jax.vmap(_traveller(geometry), (0, 0, None))
 
@@ -282,14 +279,24 @@ def _traveller(geometry: Geometry) -> Callable[[Diracs, Scalar, Scalar], DiracSt
     return lambda diracs, time, angle: static.travel(diracs, time, geometry.alpha)
 
 
+@partial(jax.jit, static_argnames=("solve", "tolerance"))
 def _window(solve, first: Particles, last: Particles, alpha: Scalar, *, tolerance: float):
     result = solve(first, last, alpha, tolerance=tolerance)
     return result, static.semi_coupling(result, first, last, alpha)
 
 
+@jax.jit
+def _of_pairs(diracs: Diracs, alpha: Scalar) -> tuple[Array, Array, Scalar, Array]:
+    """How often to draw each pair of a window, its running total, mean mass and angles of the windows."""
+    share = diracs.source_mass + diracs.target_mass
+    total = jax.vmap(running_total)(share)
+    angle = jax.vmap(static.cone_angle, (0, None))(diracs, alpha)
+    return share, total, jnp.mean(total[:, -1]) / 2, angle
+
+
 def _present(diracs: Diracs) -> Diracs:
     """Without pairs that carry nothing."""
-    kept = np.asarray(diracs.source_mass + diracs.target_mass) > 0
+    kept = np.asarray(diracs.source_mass) + np.asarray(diracs.target_mass) > 0
     return jax.tree.map(lambda leaf: np.asarray(leaf)[kept], diracs)
 
 
@@ -299,7 +306,7 @@ def _stacked(windows: Sequence[Diracs]) -> Diracs:
     def padded(leaf: np.ndarray) -> np.ndarray:
         return np.pad(leaf, [(0, longest - len(leaf))] + [(0, 0)] * (leaf.ndim - 1))
 
-    return jax.tree.map(lambda *leaves: jnp.stack([padded(leaf) for leaf in leaves]), *windows)
+    return jax.tree.map(lambda *leaves: jnp.asarray(np.stack([padded(leaf) for leaf in leaves])), *windows)
 
 
 def _check(time: Sequence[float] | Array, snapshots: Sequence[Particles], geometry: Geometry) -> None:
