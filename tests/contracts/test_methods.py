@@ -42,7 +42,7 @@ def uot_gen():
 
 
 def matching():
-    potential = potentials.mlp(1, width=3)
+    potential = potentials.mlp(1, width=3, depth=1)
     source, target = jax.jit(ends)(jax.random.key(7))
     diracs = static.Diracs(source.position, target.position, source.weight, target.weight)
     loss = geodesics.matching(potential, Geometry(1.3), diracs, num_times=2, num_pairs=4)
@@ -91,7 +91,7 @@ def svgd():
 
 
 def proximal_flow():
-    critic, potential = potentials.smooth_critic(1, width=3), potentials.mlp(1, width=3)
+    critic, potential = potentials.smooth_critic(1, width=3, depth=1), potentials.mlp(1, width=3, depth=1)
     field = potential_field(potential, WASSERSTEIN)
     method = proximal.proximal(
         field, WASSERSTEIN, critic, ADAM, ADAM, kinetic_weight=0.5, num_steps=2, inner_steps=1
@@ -100,14 +100,14 @@ def proximal_flow():
 
 
 def q_flow():
-    potential, ratio = potentials.mlp(1, width=3), potentials.mlp(1, width=3)
+    potential, ratio = potentials.mlp(1, width=3, depth=1), potentials.mlp(1, width=3, depth=1)
     field = potential_field(potential, PLAIN)
     method = refinement.q_flow(field, PLAIN, ratio, ADAM, ADAM, num_steps=2, ratio_steps=1)
     return method, lambda key: refinement.init_params(field, ratio, key), ends
 
 
 def density_ratio():
-    ratio = potentials.mlp(1, width=3)
+    ratio = potentials.mlp(1, width=3, depth=1)
     method = refinement.density_ratio(ratio, jnp.linspace(0.0, 1.0, 3), ADAM, num_nodes=2)
 
     def batch(key):

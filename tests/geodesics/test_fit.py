@@ -66,9 +66,10 @@ def test_without_a_target_density_there_is_matching_alone():
         on_chunk=lambda phase, chunk: seen.append(phase),
     )
     assert set(seen) == {"matching"}
-    costs = geodesics.objective(
+    evaluate = geodesics.objective(
         potentials.resnet(1, width=8), dynamics.Geometry(jnp.inf), measures.standard_normal(1).log_density
-    )(params, *translated())
+    )
+    costs = jax.jit(evaluate)(params, *translated())
     np.testing.assert_allclose(costs.action, 0.5 * 1.5**2, rtol=0.02)
 
 

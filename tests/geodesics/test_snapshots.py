@@ -7,14 +7,36 @@ import pytest
 
 from wfr_flows import dynamics, geodesics, potentials, static, training
 from wfr_flows.dynamics import Geometry
-from wfr_flows.measures import Particles, padded
+from wfr_flows.measures import Particles
 
 ALPHA = 1.5
 PLAIN = Geometry(ALPHA, spherical=False)
+SIZE = 24
+
+
+KEY = jax.random.key(1)
+
+
+def cloud(position, weight, size=None):
+    """Weighted particles, with others of weight zero up to a size."""
+    more = 0 if size is None else size - len(weight)
+    position = np.concatenate([position, np.zeros((more, np.shape(position)[1]))])
+    log_weight = np.append(np.log(weight), np.full(more, -np.inf))
+    dtype = jnp.result_type(float)
+    return Particles(jnp.asarray(position, dtype), jnp.asarray(log_weight, dtype))
 
 
 def dirac(x, mass):
-    return Particles(jnp.array([x]), jnp.log(jnp.array([mass])))
+    return cloud([x], [mass])
+
+
+def chained(time, snapshots, geometry=PLAIN):
+    """A chain of snapshots of one size in the plane, so that one program makes all of them."""
+    wide = [
+        cloud(np.pad(s.position, [(0, 0), (0, 2 - s.position.shape[1])]), np.asarray(s.weight), SIZE)
+        for s in snapshots
+    ]
+    return geodesics.chain(KEY, time, wide, geometry, tolerance=1e-6)
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +44,7 @@ def three():
     """One Dirac at times 0, 1 and 3, and the chain between."""
     with jax.enable_x64(True):
         snapshots = [dirac([0.0, 0.0], 1.0), dirac([1.0, 0.0], 2.0), dirac([1.0, 0.8], 0.7)]
-        return snapshots, geodesics.chain(jax.random.key(0), [0.0, 1.0, 3.0], snapshots, PLAIN)
+        return snapshots, chained([0.0, 1.0, 3.0], snapshots)
 
 
 def exact_field(chain):
@@ -34,15 +56,19 @@ def exact_field(chain):
 
     inner = dynamics.potential_field(potentials.from_function(value), PLAIN)
     # The one pair of every window that travels.
-    pair = jnp.argmax(chain.diracs.source_mass * chain.diracs.target_mass, axis=1)
-    params = jax.tree.map(lambda leaf: leaf[jnp.arange(2), pair][:, None], chain.diracs)
+    diracs = jax.tree.map(np.asarray, chain.diracs)
+    pair = np.argmax(diracs.source_mass * diracs.target_mass, axis=1)
+    params = jax.tree.map(lambda leaf: jnp.asarray(leaf[np.arange(2), pair][:, None]), diracs)
     return dynamics.windowed(inner, chain.time), params
 
 
 def test_the_chain_is_the_distance_between_neighbours(three):
     snapshots, chain = three
+    distance = jax.jit(static.two_diracs)
     for index, (first, last) in enumerate(zip(snapshots, snapshots[1:], strict=False)):
-        exact = static.two_diracs(first.position[0], first.mass, last.position[0], last.mass, ALPHA)
+        masses = (np.exp(np.asarray(measure.log_weight))[0] for measure in (first, last))
+        places = (np.asarray(measure.position)[0] for measure in (first, last))
+        exact = distance(next(places), next(masses), next(places), next(masses), ALPHA)
         np.testing.assert_allclose(chain.upper[index], exact, rtol=1e-4)
     assert chain.converged.all()
 
@@ -50,67 +76,67 @@ def test_the_chain_is_the_distance_between_neighbours(three):
 def test_the_exact_field_has_no_loss(three):
     _, chain = three
     field, params = exact_field(chain)
-    loss = geodesics.chain_matching(field, PLAIN, chain)(params, jax.random.key(1))
+    loss = jax.jit(geodesics.chain_matching(field, PLAIN, chain))(params, KEY)
     assert loss < 1e-18
 
 
 def test_pushing_along_the_exact_field_meets_every_snapshot(three):
     snapshots, chain = three
     field, params = exact_field(chain)
-    path = geodesics.push(field, PLAIN, params, snapshots[0], chain.time, num_steps=32)
+
+    @jax.jit
+    def pushed(params):
+        path = geodesics.push(field, PLAIN, params, snapshots[0], chain.time, num_steps=32)
+        return path, geodesics.window_actions(field, PLAIN, params, path, 2)
+
+    path, actions = jax.tree.map(np.asarray, pushed(params))
     for node, snapshot in ((32, snapshots[1]), (65, snapshots[2])):
         np.testing.assert_allclose(path.position[node], snapshot.position, atol=1e-4)
-        np.testing.assert_allclose(path.at(node).mass, snapshot.mass, rtol=1e-4)
-    actions = geodesics.window_actions(field, PLAIN, params, path, 2)
+        np.testing.assert_allclose(path.log_weight[node], snapshot.log_weight, atol=1e-4)
     np.testing.assert_allclose(actions, chain.upper, rtol=2e-4)
 
 
 @pytest.mark.parametrize("spherical", [False, True])
 def test_at_rest_the_loss_is_the_energy_of_the_plans(spherical):
     geometry = Geometry(ALPHA, spherical=spherical)
-    keys = jax.random.split(jax.random.key(2), 3)
-    snapshots = [
-        Particles(jax.random.normal(k, (12, 2)), jnp.full(12, jnp.log(mass / 12)))
-        for k, mass in zip(keys, (1.0, 1.6, 0.9), strict=True)
-    ]
-    chain = geodesics.chain(keys[0], [0.0, 2.0, 3.0], snapshots, geometry)
+    random = np.random.default_rng(2)
+    snapshots = [cloud(random.normal(size=(12, 2)), np.full(12, mass / 12)) for mass in (1.0, 1.6, 0.9)]
+    chain = chained([0.0, 2.0, 3.0], snapshots, geometry)
     field = dynamics.free_field(2, width=2)
     loss = geodesics.chain_matching(field, geometry, chain, num_times=64, num_pairs=256)
-    values = jax.jit(jax.vmap(loss, (None, 0)))(field.init(keys[0]), jax.random.split(keys[1], 20))
+    values = np.asarray(jax.jit(jax.vmap(loss, (None, 0)))(field.init(KEY), jax.random.split(KEY, 20)))
     # Mean by mass, where the mass is half of what all plans of a window start and end with.
-    mass = jnp.mean(jnp.sum(chain.diracs.source_mass + chain.diracs.target_mass, axis=1)) / 2
-    expected = jnp.mean(chain.upper) / mass
+    both = np.asarray(chain.diracs.source_mass) + np.asarray(chain.diracs.target_mass)
+    expected = np.mean(chain.upper) / (np.mean(np.sum(both, axis=1)) / 2)
     assert abs(values.mean() - expected) < 4 * values.std() / np.sqrt(20) + 1e-3 * expected
 
 
 def test_twice_the_weight_is_a_point_given_twice():
-    once = Particles(jnp.array([[0.0], [1.0]]), jnp.log(jnp.array([2.0, 1.0])))
-    twice = Particles(jnp.array([[0.0], [0.0], [1.0]]), jnp.zeros(3))
+    once = cloud([[0.0], [1.0]], [2.0, 1.0])
+    twice = cloud([[0.0], [0.0], [1.0]], np.ones(3))
     target = dirac([0.4], 2.0)
-    chains = [
-        geodesics.chain(jax.random.key(0), [0.0, 1.0], [padded(first, 3), target], PLAIN, tolerance=1e-6)
-        for first in (once, twice)
-    ]
+    chains = [chained([0.0, 1.0], [first, target]) for first in (once, twice)]
     np.testing.assert_allclose(chains[0].upper, chains[1].upper, rtol=1e-5)
 
 
 def test_learned_dynamics_of_two_clusters_carry_the_right_masses():
     # Two far clusters, of which one triples: the plan keeps them apart, and so must the field.
-    keys = jax.random.split(jax.random.key(3), 4)
-    place = jnp.where(jnp.arange(40)[:, None] < 20, jnp.array([-3.0]), jnp.array([3.0]))
-    first = Particles(place + 0.2 * jax.random.normal(keys[0], (40, 1)), jnp.full(40, -jnp.log(40.0)))
-    masses = jnp.where(jnp.arange(40) < 20, 3 / 40, 1 / 40)
-    last = Particles(place + 0.5 + 0.2 * jax.random.normal(keys[1], (40, 1)), jnp.log(masses))
-    chain = geodesics.chain(keys[2], [0.0, 1.0], [first, last], Geometry(1.0, spherical=False))
+    random, half = np.random.default_rng(3), SIZE // 2
+    place = np.stack([np.repeat([-3.0, 3.0], half), np.zeros(SIZE)], axis=1)
+    first = cloud(place + 0.2 * random.normal(size=(SIZE, 2)), np.full(SIZE, 1 / SIZE))
+    masses = np.repeat([3 / SIZE, 1 / SIZE], half)
+    last = cloud(place + 0.5 + 0.2 * random.normal(size=(SIZE, 2)), masses)
     geometry = Geometry(1.0, spherical=False)
-    field = dynamics.windowed(dynamics.potential_field(potentials.mlp(1, width=16), geometry), chain.time)
+    chain = chained([0.0, 1.0], [first, last], geometry)
+    field = dynamics.windowed(dynamics.potential_field(potentials.mlp(2, width=16), geometry), chain.time)
     method = geodesics.matching_method(
         geodesics.chain_matching(field, geometry, chain), training.cosine_muon(400)
     )
-    state = training.run(method, keys[3], method.init(field.init(keys[3])), lambda _: (), 400)
-    end = geodesics.push(field, geometry, state.params, first, chain.time).at(-1)
-    left = jnp.sum(jnp.where(end.position[:, 0] < 0, end.weight, 0.0))
-    np.testing.assert_allclose(end.mass, 2.0, rtol=0.02)
+    state = training.run(method, KEY, jax.jit(method.init)(field.init(KEY)), lambda _: (), 400)
+    pushed = jax.jit(lambda params: geodesics.push(field, geometry, params, first, chain.time).at(-1))
+    position, log_weight = map(np.asarray, pushed(state.params))
+    left = np.sum(np.exp(log_weight)[position[:, 0] < 0])
+    np.testing.assert_allclose(np.sum(np.exp(log_weight)), 2.0, rtol=0.02)
     np.testing.assert_allclose(left, 1.5, rtol=0.02)
 
 
@@ -133,8 +159,8 @@ def test_along_the_exact_field_the_misfit_vanishes_and_rises_with_any_change(thr
     field, params = exact_field(chain)
     misfit = jax.jit(geodesics.push_misfit(field, PLAIN, chain.time, snapshots, num_steps=32))
     assert misfit(params, jax.random.key(0)) < 1e-4  # windows are left 1e-5 early
-    far = params._replace(target=params.target + 0.5)
-    heavy = params._replace(target_mass=1.5 * params.target_mass)
+    far = params._replace(target=np.asarray(params.target) + 0.5)
+    heavy = params._replace(target_mass=1.5 * np.asarray(params.target_mass))
     for changed in (far, heavy):
         assert misfit(changed, jax.random.key(0)) > 1e-2
 
@@ -143,10 +169,10 @@ def test_the_misfit_is_energy_distance_and_squared_error_of_mass():
     """Of a field at rest, from one snapshot to two others."""
     still = dynamics.Field(lambda key: {}, lambda params, t, x: dynamics.Rates(0 * x, 0 * t))
     snapshots = [dirac([0.0], 1.0), dirac([2.0], 1.0), dirac([0.0], 0.5)]
-    misfit = geodesics.push_misfit(still, PLAIN, [0.0, 1.0, 2.0], snapshots)
+    misfit = jax.jit(geodesics.push_misfit(still, PLAIN, [0.0, 1.0, 2.0], snapshots))
     np.testing.assert_allclose(misfit({}, jax.random.key(0)), (4.0 + 1.0) / 2, rtol=1e-12)
-    large = [Particles(jnp.tile(s.position, (9, 1)), jnp.tile(s.log_weight, 9)) for s in snapshots]
-    drawn = geodesics.push_misfit(still, PLAIN, [0.0, 1.0, 2.0], large, num_particles=3)
+    large = [cloud(np.tile(s.position, (9, 1)), np.tile(s.weight, 9)) for s in snapshots]
+    drawn = jax.jit(geodesics.push_misfit(still, PLAIN, [0.0, 1.0, 2.0], large, num_particles=3))
     np.testing.assert_allclose(drawn({}, jax.random.key(0)), (4.0 + 1.0) / 2, rtol=1e-12)
 
 

@@ -1,5 +1,8 @@
 """What filters must survive and what they must refuse: stiff drifts, NaN likelihoods, unfit models."""
 
+from functools import partial
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,11 +16,29 @@ from wfr_flows.inference.filtering.kalman_filter import moments_after
 from wfr_flows.inference.filtering.model import advance
 
 
-def linear(drift, noise=None, dtype=jnp.float64):
-    eye = jnp.eye(len(drift), dtype=dtype)
-    drift = jnp.asarray(drift, dtype)
-    noise = eye if noise is None else jnp.asarray(noise, dtype)
-    return LinearGaussian(drift, jnp.ones(len(drift), dtype), noise, eye, eye, eye[0], eye)
+def linear(drift, noise=None, dtype=np.float64):
+    eye = np.eye(len(drift))
+    noise = eye if noise is None else np.asarray(noise)
+    parts = drift, np.ones(len(drift)), noise, eye, eye, eye[0], eye
+    return LinearGaussian(*(jnp.asarray(np.asarray(part, dtype)) for part in parts))
+
+
+def assimilated(method, data):
+    """`assimilate` as one program, its result in arrays of NumPy."""
+    return jax.jit(lambda key: found_by(method, key, data))(jax.random.key(0))
+
+
+def found_by(method, key, data):
+    """The result of a filter with its moments and how they are rounded."""
+    found = filtering.assimilate(method, key, data)
+    return Found(found, found.mean, found.standard_deviation, found.rounding)
+
+
+class Found(NamedTuple):
+    law: filtering.Filtered
+    mean: np.ndarray
+    deviation: np.ndarray
+    rounding: np.ndarray
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
@@ -39,8 +60,9 @@ def test_moments_of_stiff_models(dtype, time):
 
 
 def test_the_gradient_of_stiff_moments():
-    found = jax.grad(
-        lambda rate: moments_after(linear([[1.0]])._replace(drift=-rate * jnp.eye(1)), 10.0)[2][0, 0]
+    model = linear([[1.0]])
+    found = jax.jit(
+        jax.grad(lambda rate: moments_after(model._replace(drift=-rate * jnp.eye(1)), 10.0)[2][0, 0])
     )(10.0)
     # The variance is (1 - exp(-2 rate t)) / (2 rate).
     np.testing.assert_allclose(found, -1 / 200, rtol=1e-10)
@@ -69,11 +91,13 @@ def test_the_time_at_fault_is_named(time, said):
 
 
 def test_noise_that_changes_in_time_is_simulated_to_order_two():
-    law, sensor = measures.gaussian(jnp.zeros(1), 1e-12 * jnp.eye(1)), filtering.gaussian_sensor(1.0)
+    law, sensor = measures.gaussian(np.zeros(1), 1e-12 * np.eye(1)), filtering.gaussian_sensor(1.0)
     model = filtering.state_space(law, sensor, drift=lambda t, x: 0 * x, noise=lambda t, x: t * jnp.eye(1))
-    x = advance(jax.random.key(0), model, jnp.zeros((20_000, 1)), jnp.array(0.0), jnp.array(1.0), num_steps=4)
+    start = jnp.asarray(np.zeros((20_000, 1)))
+    move = jax.jit(lambda key: advance(key, model, start, jnp.array(0.0), jnp.array(1.0), num_steps=4))
+    x = np.asarray(move(jax.random.key(0)))
     # The variance is 1/3, of the midpoint rule less 1/192; with noise of the beginning it would be 7/32.
-    np.testing.assert_allclose(jnp.var(x), 1 / 3 - 1 / 192, rtol=0.04)
+    np.testing.assert_allclose(np.var(x), 1 / 3 - 1 / 192, rtol=0.04)
 
 
 def test_small_models_are_not_taken_for_gradient_flows():
@@ -110,7 +134,7 @@ def test_gaussian_sensors_are_checked():
         with pytest.raises(ValueError, match=said):
             sensor.log_likelihood(0.0, x, y)
     # A traced deviation is not known, and can be learned.
-    slope = jax.grad(lambda s: filtering.gaussian_sensor(s).log_likelihood(0.0, y, y))(2.0)
+    slope = jax.jit(jax.grad(lambda s: filtering.gaussian_sensor(s).log_likelihood(0.0, y, y)))(2.0)
     np.testing.assert_allclose(slope, -0.5)
     for temperature in (0.0, -1.0, np.nan):
         with pytest.raises(ValueError, match="temperature"):
@@ -150,9 +174,9 @@ def test_flows_refuse_noise_that_they_cannot_follow(noise, said):
 
 
 def test_constant_noise_is_taken_in_any_units():
-    law, sensor = measures.gaussian(jnp.zeros(2), 1e-12 * jnp.eye(2)), filtering.gaussian_sensor(1.0)
+    law, sensor = measures.gaussian(np.zeros(2), 1e-12 * np.eye(2)), filtering.gaussian_sensor(1.0)
     for scale in (1e-8, 1e8):
-        matrix = scale * jnp.array([[1.0, 0.0], [0.5, 1.0]])
+        matrix = jnp.asarray(scale * np.array([[1.0, 0.0], [0.5, 1.0]]))
         model = filtering.state_space(law, sensor, drift=lambda t, x: -x, noise=lambda t, x, m=matrix: m)
         filtering.flow_prediction(model)
 
@@ -162,13 +186,13 @@ def test_a_likelihood_of_nan_is_seen():
     seen = filtering.Sensor(lambda t, x, y: jnp.where(x[0] > 1, jnp.nan, 0.0) * y[0], model.sensor.draw)
     data = filtering.observations([0.5, 1.0, 1.5], [np.nan, 1.0, np.nan])
     method = filtering.particle_filter(model._replace(sensor=seen), 100, num_steps=1)
-    found = filtering.assimilate(method, jax.random.key(0), data)
-    np.testing.assert_array_equal(jnp.isnan(found.log_evidence), [False, True, True])
-    np.testing.assert_array_equal(jnp.isnan(found.mean[:, 0]), [False, True, True])
+    found = assimilated(method, data)
+    np.testing.assert_array_equal(np.isnan(found.law.log_evidence), [False, True, True])
+    np.testing.assert_array_equal(np.isnan(found.mean)[:, 0], [False, True, True])
 
 
 def test_grids_hold_the_initial_law():
-    law, sensor = measures.gaussian(jnp.array([3.0]), jnp.eye(1)), filtering.gaussian_sensor(1.0)
+    law, sensor = measures.gaussian(np.array([3.0]), np.eye(1)), filtering.gaussian_sensor(1.0)
     model = filtering.state_space(law, sensor, drift=lambda t, x: -x, noise=1.0)
     for low, high in ((-5.0, 1.0), (-5.0, 5.0)):
         with pytest.raises(ValueError, match="initial law has mass"):
@@ -176,16 +200,15 @@ def test_grids_hold_the_initial_law():
     with pytest.raises(ValueError, match="num_nodes"):
         filtering.grid_filter(model, -5.0, 9.0, num_nodes=2)
     # A jump of the density between nodes is no loss of mass.
-    box = measures.uniform_box(jnp.zeros(1), jnp.ones(1))
+    box = measures.uniform_box(np.zeros(1), np.ones(1))
     filtering.grid_filter(model._replace(initial=box), -5.0, 9.0, num_nodes=50)
 
 
 def still(offset, *, error, dtype=jnp.float32):
     """A state that hardly moves, around an offset: ``N(offset, 1/4)`` and a small diffusion."""
-    one = jnp.ones((1, 1), dtype)
-    return LinearGaussian(
-        0 * one, jnp.zeros(1, dtype), 0.1 * one, one, error * one, jnp.full(1, offset, dtype), 0.25 * one
-    )
+    one = np.ones((1, 1))
+    parts = 0 * one, np.zeros(1), 0.1 * one, one, error * one, np.full(1, offset), 0.25 * one
+    return LinearGaussian(*(jnp.asarray(part.astype(dtype)) for part in parts))
 
 
 @pytest.mark.parametrize("method", ["kalman", "bootstrap"])
@@ -206,34 +229,41 @@ def test_states_far_from_zero_keep_their_digits_in_single_precision(method):
             "kalman": lambda: filtering.kalman_filter(model, 2048),
             "bootstrap": lambda: filtering.particle_filter(model.state_space(), 20_000, num_steps=10),
         }
-        found = filtering.assimilate(filters[method](), jax.random.key(0), data)
+        found = assimilated(filters[method](), data)
         means, deviations, evidences = np.transpose(expected)
         exact = method == "kalman"
-        np.testing.assert_allclose(found.mean[:, 0], means, atol=0.0625)
-        np.testing.assert_allclose(found.standard_deviation[:, 0], deviations, rtol=2e-3 if exact else 1e-2)
-        np.testing.assert_allclose(found.log_evidence, evidences, rtol=1e-5 if exact else 1e-2)
+        np.testing.assert_allclose(np.asarray(found.mean)[:, 0], means, atol=0.0625)
+        rtol = 2e-3 if exact else 1e-2
+        np.testing.assert_allclose(np.asarray(found.deviation)[:, 0], deviations, rtol=rtol)
+        np.testing.assert_allclose(found.law.log_evidence, evidences, rtol=1e-5 if exact else 1e-2)
         np.testing.assert_allclose(found.rounding, 2**-23 * 1e6 / deviations, rtol=1e-2)
 
 
 def test_sensors_far_sharper_than_rounding_leave_no_negative_variance():
     with jax.enable_x64(False):
-        drift = jnp.array([[-0.3, 1.0], [-1.0, -0.3]])
-        eye, see = jnp.eye(2), jnp.array([[1.0, 0.5]])
-        model = LinearGaussian(drift, jnp.zeros(2), 0.5 * eye, see, 1e-12 * jnp.eye(1), jnp.zeros(2), eye)
+        drift = np.array([[-0.3, 1.0], [-1.0, -0.3]])
+        eye, see = np.eye(2), np.array([[1.0, 0.5]])
+        parts = drift, np.zeros(2), 0.5 * eye, see, 1e-12 * np.eye(1), np.zeros(2), eye
+        model = LinearGaussian(*(jnp.asarray(part.astype(np.float32)) for part in parts))
         data = filtering.observations([1.0, 2.0], [0.5, 1.0])
-        found = filtering.assimilate(filtering.kalman_filter(model), jax.random.key(0), data)
-        np.testing.assert_allclose(found.mean @ see[0], [0.5, 1.0], atol=1e-5)
+        found = assimilated(filtering.kalman_filter(model), data)
+        np.testing.assert_allclose(np.asarray(found.mean) @ see[0], [0.5, 1.0], atol=1e-5)
     with jax.enable_x64(True):
-        wide = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), model)
+        wide = jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf, np.float64)), model)
         data = filtering.observations([1.0, 2.0], [0.5, 1.0])
-        exact = filtering.assimilate(filtering.kalman_filter(wide), jax.random.key(0), data)
-    np.testing.assert_allclose(found.standard_deviation, exact.standard_deviation, rtol=1e-4)
-    np.testing.assert_allclose(found.log_evidence, exact.log_evidence, rtol=1e-5)
+        exact = assimilated(filtering.kalman_filter(wide), data)
+    np.testing.assert_allclose(found.deviation, exact.deviation, rtol=1e-4)
+    np.testing.assert_allclose(found.law.log_evidence, exact.law.log_evidence, rtol=1e-5)
+
+
+def _same(x):
+    return x
 
 
 def test_grids_tell_when_a_law_is_too_sharp_for_them():
     """The coarseness is the distance of nodes over the deviation, also of two sharp modes far apart."""
 
+    @partial(jax.jit, static_argnums=0)
     def coarseness(function, deviation):
         law, sensor = measures.standard_normal(1), filtering.gaussian_sensor(deviation, function)
         model = filtering.state_space(law, sensor, drift=lambda t, x: -x, noise=1.0)
@@ -241,10 +271,10 @@ def test_grids_tell_when_a_law_is_too_sharp_for_them():
         data = filtering.observations([1.0, 2.0], [1.0, np.nan])
         return filtering.assimilate(method, jax.random.key(0), data).coarseness
 
-    np.testing.assert_allclose(coarseness(lambda x: x, 0.05), 0.02 / 0.05, rtol=1e-2)
-    np.testing.assert_allclose(coarseness(lambda x: x**2, 0.1), 0.02 / 0.05, rtol=1e-2)
+    np.testing.assert_allclose(coarseness(_same, 0.05), 0.02 / 0.05, rtol=1e-2)
+    np.testing.assert_allclose(coarseness(jnp.square, 0.1), 0.02 / 0.05, rtol=1e-2)
     # Far too sharp, also for the prediction that begins there.
-    assert (coarseness(lambda x: x, 0.003) > 2).all()
+    assert (np.asarray(coarseness(_same, 0.003)) > 2).all()
     with jax.enable_x64(False), pytest.raises(ValueError, match="subtract an origin"):
         filtering.grid_filter(still(1e6, error=1.0).state_space(), 1e6 - 5, 1e6 + 5)
 
@@ -270,11 +300,20 @@ def test_results_mapped_over_the_noise_of_the_sensor():
             )
 
         noise = jnp.array([0.3, 1.0, 1e-20])
-        found = jax.jit(jax.vmap(run))(noise)
-        assert np.isfinite(found.mean).all()
-        for k in range(2):
-            alone = run(noise[k])
-            np.testing.assert_allclose(found.mean[k], alone.mean, rtol=1e-4)
-            np.testing.assert_allclose(found.standard_deviation[k], alone.standard_deviation, rtol=1e-4)
-        slope = jax.vmap(jax.grad(lambda s: run(s).mean.sum() + run(s).log_evidence.sum()))(noise[:2])
-        assert np.isfinite(slope).all()
+
+        def moments_of(found):
+            return found.mean, found.standard_deviation
+
+        mapped = jax.jit(lambda noise: moments_of(jax.vmap(run)(noise)))(noise)
+        mean, deviation = map(np.asarray, mapped)
+        assert np.isfinite(mean).all()
+        one = jax.jit(lambda deviation: moments_of(run(deviation)))
+        for k, alone in enumerate(map(one, (0.3, 1.0))):
+            np.testing.assert_allclose(mean[k], alone[0], rtol=1e-4)
+            np.testing.assert_allclose(deviation[k], alone[1], rtol=1e-4)
+
+        def total(deviation):
+            found = run(deviation)
+            return found.mean.sum() + found.log_evidence.sum()
+
+        assert np.isfinite(jax.jit(jax.vmap(jax.grad(total)))(jnp.array([0.3, 1.0]))).all()

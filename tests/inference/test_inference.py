@@ -28,7 +28,7 @@ def generator():
     return geodesics.generator(
         potentials.resnet(1, width=8),
         dynamics.Geometry(2.0),
-        num_pairs=200,
+        num_pairs=100,
         matching_steps=300,
         refinement_steps=30,
         batch=128,

@@ -99,6 +99,8 @@ def _explicit_step(tableau: diffrax.ButcherTableau, field, t0, t1, state: PyTree
     """
     h = t1 - t0
     stages: list[PyTree] = []
+    # Traced once for all stages. Parameters may hold more than arrays, so they are no argument.
+    rate = jax.jit(lambda t, state: field(t, state, params))
 
     def advance(coefficients) -> PyTree:
         used = [(c, k) for c, k in zip(coefficients, stages, strict=True) if c != 0]
@@ -106,7 +108,7 @@ def _explicit_step(tableau: diffrax.ButcherTableau, field, t0, t1, state: PyTree
         return jax.tree.map(lambda leaf, *moves: sum(moves, start=leaf), state, *moved)
 
     for node, row in zip((0.0, *tableau.c), ((), *tableau.a_lower), strict=True):
-        stages.append(field(t0 + h * float(node), advance(row), params))
+        stages.append(rate(t0 + h * float(node), advance(row)))
     return advance(tableau.b_sol)
 
 

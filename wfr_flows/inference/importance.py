@@ -1,6 +1,7 @@
 """Importance sampling: weights towards a posterior, the evidence, and Gaussians near it to draw from."""
 
 import math
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -35,6 +36,7 @@ class Weighted(NamedTuple):
     tail_shape: ArrayLike = math.nan
 
 
+@partial(jax.jit, inline=True)
 def reweighted(measure: Particles, log_ratio: Float[Array, " n"]) -> tuple[Particles, Scalar]:
     """Weights times a ratio, such as a likelihood, at mass 1; and ``log Σ w exp(log_ratio)``, the evidence.
 
@@ -48,6 +50,7 @@ def reweighted(measure: Particles, log_ratio: Float[Array, " n"]) -> tuple[Parti
     return measure._replace(log_weight=updated), log_evidence
 
 
+@partial(jax.jit, inline=True)
 def weigh(particles: Particles, log_ratio: Float[Array, " n"]) -> Weighted:
     """Samples of ``q`` with the weights ``p/q``, and ``log ∫p = log Σ w p/q``.
 

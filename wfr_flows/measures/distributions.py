@@ -1,5 +1,6 @@
 """Exact distributions: what can be sampled and, where known, evaluated."""
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
@@ -75,9 +76,7 @@ def mixture(weight: ArrayLike, mean: ArrayLike, covariance: ArrayLike) -> Distri
         return _spread(key, parts, n)
 
     def log_density(x: Float[Array, " d"]) -> Scalar:
-        whitened = jnp.einsum("kij,kj->ki", parts.whitener, x[None] - parts.mean, precision="highest")
-        exponent = -0.5 * jnp.sum(whitened**2, axis=1) - parts.half_log_det - 0.5 * dim * jnp.log(2 * jnp.pi)
-        return jax.nn.logsumexp(parts.log_weight + exponent)
+        return _log_density(parts, x)
 
     return Distribution(dim, sample, log_density, spread)
 
@@ -100,6 +99,14 @@ def _parts(weight: Array, mean: Array, covariance: Array) -> _Parts:
     whitener = jax.scipy.linalg.solve_triangular(factor, identity, lower=True)
     half_log_det = jnp.sum(jnp.log(jnp.diagonal(factor, axis1=1, axis2=2)), axis=1)
     return _Parts(jnp.log(weight / weight.sum()), mean, factor, whitener, half_log_det)
+
+
+@partial(jax.jit, inline=True)
+def _log_density(parts: _Parts, x: Float[Array, " d"]) -> Scalar:
+    whitened = jnp.einsum("kij,kj->ki", parts.whitener, x[None] - parts.mean, precision="highest")
+    constant = 0.5 * x.size * math.log(2 * math.pi)
+    exponent = -0.5 * jnp.sum(whitened**2, axis=1) - parts.half_log_det - constant
+    return jax.nn.logsumexp(parts.log_weight + exponent)
 
 
 @partial(jax.jit, static_argnums=2)

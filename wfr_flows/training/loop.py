@@ -141,7 +141,8 @@ def _scanned(
         batches = ahead(lambda after=first + chunk_size: fetch(after))
         alive, done = jax.device_get(alive), min(chunk_size, num_steps - first)
         good = done if np.all(alive[:done]) else int(np.argmin(alive))
-        info = jax.tree.map(lambda leaf, n=good: jax.lax.slice_in_dim(leaf, 0, n), info)
+        if good < chunk_size:
+            info = jax.tree.map(lambda leaf, n=good: jax.lax.slice_in_dim(leaf, 0, n), info)
         yield Chunk(first + good, state, info), good == done
 
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from wfr_flows.numerics import combine, is_array, is_floating, partition
+from wfr_flows.numerics import combine, concrete, is_array, is_floating, partition
 from wfr_flows.typing import Array, Int, Key, Params, PyTree, Scalar
 
 
@@ -87,7 +87,14 @@ def begin(optimiser: optax.GradientTransformation, params: Params) -> TrainState
 
 def copied(tree: PyTree) -> PyTree:
     """The tree with copies of its arrays: no two leaves share memory, nor do they with those given."""
-    return jax.tree.map(lambda leaf: jnp.array(leaf, copy=True) if is_array(leaf) else leaf, tree)
+
+    def copy(leaf: Any) -> Any:
+        if isinstance(leaf, jax.Array) and concrete(leaf):
+            # Without a program for every shape.
+            return jax.device_put(leaf, may_alias=False)
+        return jnp.array(leaf, copy=True) if is_array(leaf) else leaf
+
+    return jax.tree.map(copy, tree)
 
 
 def start_of(optimiser: optax.GradientTransformation, params: Params) -> PyTree:

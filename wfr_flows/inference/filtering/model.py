@@ -297,10 +297,13 @@ def _check_positive(name: str, matrix: Float[Array, "d d"], what: str) -> None:
     """Refuse a covariance that is known to have no Cholesky factor."""
     if not concrete(matrix):
         return
-    with jax.ensure_compile_time_eval():
-        factor = np.asarray(jnp.linalg.cholesky(matrix))
+    known = np.asarray(matrix)
+    try:
+        factor = np.linalg.cholesky(0.5 * (known + known.T))
+    except np.linalg.LinAlgError:
+        factor = np.zeros_like(known)
     if not np.isfinite(factor).all() or not (np.diagonal(factor) > 0).all():
-        least = float(np.linalg.eigvalsh(np.asarray(matrix, np.float64)).min())
+        least = float(np.linalg.eigvalsh(known.astype(np.float64)).min())
         raise ValueError(
             f"{name}, the covariance of {what}, has the least eigenvalue {least:.3g}; give a positive"
             " definite matrix, with small variances in place of none."
