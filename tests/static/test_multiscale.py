@@ -102,7 +102,7 @@ def test_listed_pairs_agree_with_all_pairs(case, multiscale):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("dim", "alpha"), [(1, 1.0), (2, 0.3), (3, np.inf)])
+@pytest.mark.parametrize(("dim", "alpha"), [(1, 1.0), (2, 0.3), (3, 1.0)])
 def test_heavy_tails_beyond_all_pairs(dim, alpha):
     # A single particle has as much mass as hundreds of others, more than lists of partners hold.
     random = np.random.default_rng(dim)
