@@ -15,8 +15,7 @@ from wfr_flows.static.annealing import History, extrapolate, least_smoothing, se
 from wfr_flows.static.bounds import DualPotentials, Penalised, c_transform, half_transform
 from wfr_flows.static.interior_point import Problem, begin, between, feasible, follow
 from wfr_flows.static.pairs import ListedPairs
-from wfr_flows.static.plans import SparsePlan, listed_twice
-from wfr_flows.static.reduction import dealt_out
+from wfr_flows.static.plans import SparsePlan, dealt_out, listed_twice
 from wfr_flows.static.result import Assess, StaticResult, unknown
 from wfr_flows.typing import Array, Bool, Float, Int, Scalar
 
@@ -24,6 +23,7 @@ _CELLS = 512
 _COARSE_TOLERANCE = 1e-2
 _PARTNERS = 16
 _KEPT = 16
+# Entries of the plan between cells that a particle lists itself; its partners list others.
 _DEALT = 8
 _MARGIN = 0.02
 _ROUNDS = 12
@@ -308,7 +308,7 @@ def _dealing(near: ListedPairs, plan: SparsePlan) -> ListedPairs:
         placed = []
         for partners, own, other in zip(lists, (plan.row, plan.column), (plan.column, plan.row), strict=True):
             size = partners.shape[0]
-            heaviest = jnp.where(mass > 0, mass == jax.ops.segment_max(mass, own, size)[own], False)
+            heaviest = (mass > 0) & (mass == jax.ops.segment_max(mass, own, size)[own])
             entry = jax.ops.segment_max(jnp.where(heaviest, number, -1), own, size)
             found = entry >= 0
             partner = jnp.where(found, other[entry].astype(partners.dtype), partners[:, rank])

@@ -1,4 +1,4 @@
-"""Sparse transport plans: chosen from a dense one, rounded to marginals, monotone on the line."""
+"""Sparse transport plans: chosen from a dense one, rounded to marginals, dealt out to members of groups."""
 
 from typing import NamedTuple
 
@@ -10,6 +10,8 @@ from wfr_flows.typing import Array, Float, Int
 
 _PER_PARTICLE = 8
 _SCALING_STEPS = 10
+# The length of a group of entries in integers of 64 bits, with room for twice as much.
+_WHOLE = 1 << 62
 
 
 class SparsePlan(NamedTuple):
@@ -105,6 +107,84 @@ def monotone(source: Float[Array, " n"], target: Float[Array, " m"]) -> SparsePl
     column = jnp.arange(order.size, dtype=row.dtype) - row
     mass = jnp.diff(ends[order], prepend=0.0)
     return SparsePlan(jnp.minimum(row, source.size - 1), jnp.minimum(column, target.size - 1), mass)
+
+
+def dealt_out(
+    plan: SparsePlan,
+    log_source: Float[Array, " n"],
+    log_target: Float[Array, " m"],
+    group_source: Int[Array, " n"],
+    group_target: Int[Array, " m"],
+) -> SparsePlan:
+    """A plan between groups of particles, shared by all in them in proportion to their weights.
+
+    Entries are laid end to end over the particles of their group, first on one side, then on the other:
+    ``n + m`` entries more, and marginals that are exact.
+    """
+    n, m, k = log_source.size, log_target.size, plan.mass.size
+    most, size = max(n, m), k + n + m
+    # One program for both sides: what pads them is a group of its own, the last.
+    groups = jnp.stack([_padded(group, most, most) for group in (group_source, group_target)])
+    log_weights = jnp.stack([_padded(some, most, -jnp.inf) for some in (log_source, log_target)])
+    entries = _padded(plan.row, size, most), _padded(plan.mass, size, 0.0), _padded(plan.column, size, most)
+
+    def one_side(side: Array, entries: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        own, mass, other = _split(*entries, groups[side], log_weights[side])
+        return other, mass, own
+
+    row, mass, column = jax.lax.fori_loop(0, 2, one_side, entries)
+    return SparsePlan(jnp.minimum(row, n - 1), jnp.minimum(column, m - 1), mass)
+
+
+def _padded(value: Array, size: int, filling: float) -> Array:
+    value = value if jnp.issubdtype(value.dtype, jnp.floating) else value.astype(jnp.int32)
+    return jnp.pad(value, (0, size - value.size), constant_values=filling)
+
+
+def _split(
+    own: Int[Array, " k"],
+    mass: Float[Array, " k"],
+    other: Int[Array, " k"],
+    group: Int[Array, " n"],
+    log_weight: Float[Array, " n"],
+) -> tuple[Int[Array, " k"], Float[Array, " k"], Int[Array, " k"]]:
+    """Entries at groups, cut where the next particle of the group begins.
+
+    What is in the group number ``n`` is padding, and goes to the end: as many entries as were given remain.
+    """
+    n, k = group.size, own.size
+    level = jax.ops.segment_max(log_weight, group, n)[group]
+    share = jnp.where(level > -jnp.inf, jnp.exp(log_weight - level), 0.0)
+    total = jax.ops.segment_sum(mass, own, n + 1)
+    # Entries, then particles; each ordered by group.
+    key = jnp.concatenate([own, n + 1 + group])
+    key, order = jax.lax.sort((key, jnp.arange(n + k, dtype=key.dtype)), num_keys=1)
+    end = _ends(jnp.concatenate([mass, share])[order], key, 2 * n + 2)
+    key, end, number = jax.lax.sort((key % (n + 1), end, jnp.arange(n + k, dtype=key.dtype)), num_keys=2)
+    of_entry = (number < k).astype(jnp.int32)
+    entry = jnp.cumsum(of_entry) - of_entry
+    particle = jnp.minimum(jnp.arange(n + k, dtype=jnp.int32) - entry, n - 1)
+    begins = jnp.where(jnp.diff(key, prepend=-1) == 0, jnp.roll(end, 1), 0)
+    piece = total[key] * ((end - begins) / _WHOLE)
+    own = jnp.where(key < n, order[k + particle] - k, n)
+    return own[:k], piece[:k], other[order[jnp.minimum(entry, k - 1)]][:k]
+
+
+def _ends(value: Float[Array, " k"], group: Int[Array, " k"], count: int) -> Int[Array, " k"]:
+    """Where the values of each group end, laid end to end over an interval of length `_WHOLE`.
+
+    Groups are contiguous. Integers add up without rounding, and what sums of earlier groups overflow by drops
+    out of differences, so that no group loses digits to the others.
+    """
+    whole = jnp.asarray(_WHOLE, jnp.uint64)
+    total = jax.ops.segment_sum(value, group, count, indices_are_sorted=True)[group]
+    length = (ratio(value, total) * whole).astype(whole.dtype)
+    running = jnp.cumsum(length)
+    begins = jnp.diff(group, prepend=-1) != 0
+    before = jax.ops.segment_max(jnp.where(begins, running - length, 0), group, count)[group]
+    # The last of a group that has any length ends with it, whatever rounding took from the others.
+    full = jax.ops.segment_sum(length, group, count)[group]
+    return jnp.where(running - before == full, whole, jnp.minimum(running - before, whole))
 
 
 def ratio(numerator: Array, denominator: Array) -> Array:

@@ -25,7 +25,7 @@ from wfr_flows.static.bounds import (
 )
 from wfr_flows.static.derivatives import Kind, Optimum, envelope, response
 from wfr_flows.static.diracs import Diracs, coupling_cost, spherical_from_plain
-from wfr_flows.static.plans import SparsePlan, rounded
+from wfr_flows.static.plans import SparsePlan, dealt_out, rounded
 from wfr_flows.static.reduction import Reduced
 from wfr_flows.static.result import StaticResult, outward
 from wfr_flows.typing import Array, ArrayLike, Scalar
@@ -322,7 +322,7 @@ def _restored(
         *(jnp.pad(part, (0, size - n)) for part in (jnp.arange(n), reduced.partner, reduced.source.weight))
     )
     same = partial(jax.tree.map, lambda one, other: jnp.where(reduced.equal, one, other))
-    plan = reduction.dealt_out(
+    plan = dealt_out(
         same(still, result.plan),
         source.log_weight,
         target.log_weight,
